@@ -1,0 +1,4 @@
+//! Where weights are found, what the manifest says of them, and whether they are whole.
+pub struct WeightStore {
+    _private: (),
+}
