@@ -27,7 +27,7 @@ pub struct FaceSwap {
 impl FaceSwap {
     pub fn load(store: &WeightStore, device: &Device) -> Result<Self, WeightsError> {
         Ok(Self {
-            network: EfficientNetLite0::load(store, WEIGHTS, device)?,
+            network: EfficientNetLite0::new(&store.load(WEIGHTS, device)?)?,
             calibration: calibration(store, WEIGHTS)?,
             device: device.clone(),
         })

@@ -27,5 +27,5 @@ pub trait Detector: Send {
 /// The calibration that the manifest gives for `name`; a network without one cannot be a detector.
 fn calibration(store: &WeightStore, name: &str) -> Result<Calibration, WeightsError> {
     let c = store.calibration(name)?;
-    Ok(Calibration { a: c.a, b: c.b, threshold: c.threshold })
+    Ok(Calibration { a: c.a as f32, b: c.b as f32, threshold: c.threshold as f32 })
 }

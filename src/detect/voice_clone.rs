@@ -21,7 +21,7 @@ pub struct VoiceClone {
 impl VoiceClone {
     pub fn load(store: &WeightStore, device: &Device) -> Result<Self, WeightsError> {
         Ok(Self {
-            network: SpectralCnn::load(store, WEIGHTS, device)?,
+            network: SpectralCnn::new(&store.load(WEIGHTS, device)?)?,
             calibration: calibration(store, WEIGHTS)?,
         })
     }

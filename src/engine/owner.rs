@@ -18,6 +18,10 @@ use crate::{
     report::DetectorKind,
 };
 
+/// Names in the weights' manifest.
+const YUNET: &str = "yunet";
+const SILERO_VAD: &str = "silero-vad";
+
 /// Requests that wait before those who ask have to wait themselves.
 const QUEUE: usize = 32;
 /// What a batch may hold: pixels of pictures searched for faces, face crops, windows of speech.
@@ -74,9 +78,9 @@ impl Networks {
         let voices = detectors.contains(&DetectorKind::VoiceClone);
         Ok(Self {
             device: device.clone(),
-            detect: faces.then(|| YuNet::load(store, device)).transpose()?,
+            detect: faces.then(|| YuNet::new(&store.load(YUNET, device)?)).transpose()?,
             swap: faces.then(|| FaceSwap::load(store, device)).transpose()?,
-            activity: voices.then(|| SileroVad::load(store, device)).transpose()?,
+            activity: voices.then(|| SileroVad::new(&store.load(SILERO_VAD, device)?)).transpose()?,
             clone: voices.then(|| VoiceClone::load(store, device)).transpose()?,
         })
     }
@@ -84,9 +88,9 @@ impl Networks {
     /// Names of the weights in use.
     pub fn names(&self) -> Vec<&'static str> {
         let mut names = Vec::new();
-        names.extend(self.detect.as_ref().map(|_| crate::models::yunet::WEIGHTS));
+        names.extend(self.detect.as_ref().map(|_| YUNET));
         names.extend(self.swap.as_ref().map(Detector::weights));
-        names.extend(self.activity.as_ref().map(|_| crate::models::silero_vad::WEIGHTS));
+        names.extend(self.activity.as_ref().map(|_| SILERO_VAD));
         names.extend(self.clone.as_ref().map(Detector::weights));
         names
     }
@@ -114,7 +118,7 @@ impl Networks {
                 faces
                     .into_iter()
                     .map(|f| Face {
-                        rect: Rect { x0: f.x, y0: f.y, x1: f.x + f.w, y1: f.y + f.h },
+                        rect: Rect { x0: f.x, y0: f.y, x1: f.x + f.width, y1: f.y + f.height },
                         confidence: f.score,
                         landmarks: f.landmarks,
                     })
