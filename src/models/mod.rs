@@ -7,7 +7,7 @@ pub mod silero_vad;
 pub mod weights;
 pub mod yunet;
 
-use crate::nn::{ConvConfig, Conv2d};
+use crate::nn::{Conv2d, ConvConfig};
 
 /// Name and shape of every tensor in a weights file.
 pub type Shapes = Vec<(String, Vec<usize>)>;

@@ -6,8 +6,8 @@
 
 use candle_core::{Device, Result, Tensor, bail};
 
-use super::weights::{Tensors, WeightsError};
 use super::Shapes;
+use super::weights::{Tensors, WeightsError};
 use crate::nn::{Activation, Conv2d, ConvConfig, Linear, Padding, sigmoid};
 
 /// Its name in the manifest.
@@ -40,6 +40,7 @@ pub struct SileroVad {
     recurrent: Vec<f32>,
     output: Vec<f32>,
     output_bias: f32,
+    device: Device,
 }
 
 /// Where a stream is: what the network remembers, and samples that wait for their chunk to fill.
@@ -133,6 +134,7 @@ impl SileroVad {
             recurrent,
             output,
             output_bias,
+            device: tensors.get("stft_conv.weight")?.device().clone(),
         })
     }
 
@@ -189,14 +191,15 @@ impl SileroVad {
             seen.extend(part.iter().rev().skip(1).take(MIRRORED));
         }
         let frames = (SEEN - FFT) / HOP + 1;
-        let spectrum = self.stft.forward(&Tensor::from_vec(seen, (n, 1, SEEN, 1), &Device::Cpu)?)?;
+        let spectrum =
+            self.stft.forward(&Tensor::from_vec(seen, (n, 1, SEEN, 1), &self.device)?)?;
         let spectrum = spectrum.flatten_all()?.to_vec1::<f32>()?;
         let mut magnitude = Vec::with_capacity(n * frames * BINS);
         for frame in spectrum.chunks_exact(2 * BINS) {
             let (re, im) = frame.split_at(BINS);
             magnitude.extend(re.iter().zip(im).map(|(re, im)| (re * re + im * im).sqrt()));
         }
-        let mut x = Tensor::from_vec(magnitude, (n, 1, frames, BINS), &Device::Cpu)?;
+        let mut x = Tensor::from_vec(magnitude, (n, 1, frames, BINS), &self.device)?;
         for conv in &self.encoder {
             x = conv.forward(&x)?;
         }

@@ -158,9 +158,9 @@ impl WeightStore {
         }
         let mut entries = Vec::with_capacity(table.len());
         for (name, value) in table {
-            let mut entry: WeightEntry = value
-                .try_into()
-                .map_err(|e: toml::de::Error| wrong(format!("`{name}`: {}", one_line(e.message()))))?;
+            let mut entry: WeightEntry = value.try_into().map_err(|e: toml::de::Error| {
+                wrong(format!("`{name}`: {}", one_line(e.message())))
+            })?;
             let mut parts = Path::new(&entry.file).components();
             let plain = matches!(parts.next(), Some(std::path::Component::Normal(_)))
                 && parts.next().is_none();
@@ -218,12 +218,9 @@ impl WeightStore {
             };
             let bytes = view.data();
             let values: Vec<f32> = match view.dtype() {
-                Dtype::F32 => bytes
-                    .as_chunks::<4>()
-                    .0
-                    .iter()
-                    .map(|b| f32::from_le_bytes(*b))
-                    .collect(),
+                Dtype::F32 => {
+                    bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+                }
                 Dtype::F16 => bytes
                     .as_chunks::<2>()
                     .0
@@ -473,8 +470,7 @@ mod tests {
                 .into_iter()
                 .map(|(name, shape)| {
                     let n = 4 * shape.iter().product::<usize>();
-                    let view =
-                        safetensors::tensor::TensorView::new(Dtype::F32, shape, &bytes[..n]);
+                    let view = safetensors::tensor::TensorView::new(Dtype::F32, shape, &bytes[..n]);
                     (name, view.unwrap())
                 })
                 .collect();
@@ -504,7 +500,8 @@ mod tests {
         assert!(open("").contains("`schema` is missing"));
         assert!(open("schema = 2").contains("schema 2"));
         assert!(open("schema = 1\n[x]\nfile = \"a\"").contains("`x`"));
-        let rest = "sha256 = \"\"\nbytes = 1\nnetwork = \"\"\ninput = \"\"\nlicence = \"\"\norigin = \"\"";
+        let rest =
+            "sha256 = \"\"\nbytes = 1\nnetwork = \"\"\ninput = \"\"\nlicence = \"\"\norigin = \"\"";
         let text = open(&format!("schema = 1\n[x]\nfile = \"../a\"\n{rest}"));
         assert!(text.contains("plain file name"), "{text}");
         let text = open(&format!("schema = 1\n[x]\nfile = \"a\"\nfil = 1\n{rest}"));

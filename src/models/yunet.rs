@@ -8,9 +8,7 @@ use candle_core::{IndexOp, Result, Tensor, bail};
 
 use super::weights::{Tensors, WeightsError};
 use super::{Shapes, conv};
-use crate::nn::{
-    Activation, Conv2d, ConvConfig, Padding, max_pool_2x2, sigmoid, upsample_2x_add,
-};
+use crate::nn::{Activation, Conv2d, ConvConfig, Padding, max_pool_2x2, sigmoid, upsample_2x_add};
 
 /// Its name in the manifest.
 pub const NETWORK: &str = "yunet";
@@ -218,14 +216,12 @@ fn decode(level: &Tensor, stride: usize, threshold: f32, faces: &mut Vec<RawFace
     let scale = stride as f32;
     for (cell, v) in values.as_chunks::<HEAD>().0.iter().enumerate() {
         let score = (sigmoid(v[0]) * sigmoid(v[1])).sqrt();
-        // Written so that what is not a number is no face.
-        if !(score >= threshold) {
+        if score < threshold || score.is_nan() {
             continue;
         }
         let (row, column) = ((cell / columns) as f32, (cell % columns) as f32);
         let (width, height) = (v[4].exp() * scale, v[5].exp() * scale);
-        let landmark =
-            |k: usize| [(v[6 + 2 * k] + column) * scale, (v[7 + 2 * k] + row) * scale];
+        let landmark = |k: usize| [(v[6 + 2 * k] + column) * scale, (v[7 + 2 * k] + row) * scale];
         faces.push(RawFace {
             x: (column + v[2]) * scale - width / 2.0,
             y: (row + v[3]) * scale - height / 2.0,

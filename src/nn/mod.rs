@@ -88,9 +88,8 @@ pub fn fold_bn(
         for w in kernel {
             *w = (f64::from(*w) * scale) as f32;
         }
-        folded.push(
-            (f64::from(beta[c]) + (f64::from(bias[c]) - f64::from(mean[c])) * scale) as f32,
-        );
+        folded
+            .push((f64::from(beta[c]) + (f64::from(bias[c]) - f64::from(mean[c])) * scale) as f32);
     }
     let device = weight.device();
     Ok((Tensor::from_vec(values, weight.shape(), device)?, Tensor::from_vec(folded, out, device)?))

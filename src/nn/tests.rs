@@ -31,13 +31,8 @@ impl Random {
     }
 }
 
-const ACTIVATIONS: [Activation; 5] = [
-    Activation::None,
-    Activation::Relu,
-    Activation::Relu6,
-    Activation::Silu,
-    Activation::Sigmoid,
-];
+const ACTIVATIONS: [Activation; 5] =
+    [Activation::None, Activation::Relu, Activation::Relu6, Activation::Silu, Activation::Sigmoid];
 
 fn apply(activation: Activation, x: f64) -> f64 {
     let sigmoid = 1.0 / (1.0 + (-x).exp());
@@ -169,8 +164,7 @@ fn pointwise_convolutions_match_the_reference() {
     for _ in 0..60 {
         let (n, h, w) = (1 + random.below(3), 1 + random.below(9), 1 + random.below(20));
         let (k, out) = (1 + random.below(130), 1 + random.below(130));
-        let config =
-            ConvConfig { activation: random.pick(&ACTIVATIONS), ..ConvConfig::default() };
+        let config = ConvConfig { activation: random.pick(&ACTIVATIONS), ..ConvConfig::default() };
         let x = random.tensor(&[n, h, w, k]);
         let weight = random.tensor(&[out, k, 1, 1]);
         let bias = random.tensor(&[out]);
@@ -221,9 +215,8 @@ fn pools_match_the_reference() {
             (1 + random.below(3), 2 + random.below(9), 2 + random.below(9), 1 + random.below(40));
         let x = random.tensor(&[n, h, w, c]);
         let xs = values(&x);
-        let at = |i: usize, y: usize, z: usize, k: usize| {
-            f64::from(xs[((i * h + y) * w + z) * c + k])
-        };
+        let at =
+            |i: usize, y: usize, z: usize, k: usize| f64::from(xs[((i * h + y) * w + z) * c + k]);
         let mut max = Vec::new();
         for i in 0..n {
             for y in 0..h / 2 {
@@ -242,8 +235,7 @@ fn pools_match_the_reference() {
         for i in 0..n {
             let mut deviations = Vec::new();
             for k in 0..c {
-                let all: Vec<f64> =
-                    (0..h * w).map(|p| at(i, p / w, p % w, k)).collect();
+                let all: Vec<f64> = (0..h * w).map(|p| at(i, p / w, p % w, k)).collect();
                 let mean = all.iter().sum::<f64>() / all.len() as f64;
                 let var = all.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / all.len() as f64;
                 means.push(mean);
@@ -278,9 +270,8 @@ fn linear_matches_the_reference() {
         let want: Vec<f64> = (0..n * out)
             .map(|p| {
                 let (i, o) = (p / out, p % out);
-                let dot: f64 = (0..k)
-                    .map(|j| f64::from(xs[i * k + j]) * f64::from(ws[o * k + j]))
-                    .sum();
+                let dot: f64 =
+                    (0..k).map(|j| f64::from(xs[i * k + j]) * f64::from(ws[o * k + j])).sum();
                 apply(Activation::Relu, dot + f64::from(bs[o]))
             })
             .collect();
@@ -308,8 +299,7 @@ fn folding_a_batch_norm_changes_nothing() {
             (y - m) / (v + 1e-3).sqrt() * g + b
         })
         .collect();
-    let (weight, bias) =
-        fold_bn(&weight, Some(&bias), &gamma, &beta, &mean, &var, 1e-3).unwrap();
+    let (weight, bias) = fold_bn(&weight, Some(&bias), &gamma, &beta, &mean, &var, 1e-3).unwrap();
     let conv = Conv2d::new(&weight, Some(&bias), ConvConfig::default()).unwrap();
     assert_close("folded", &conv.forward(&x).unwrap(), &want);
 }
