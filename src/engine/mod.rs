@@ -24,7 +24,12 @@ pub enum DeviceChoice {
 
 impl Default for ScanOptions {
     fn default() -> Self {
-        Self { detectors: DetectorKind::ALL.to_vec(), fps: 4.0, jobs: 0, device: DeviceChoice::Auto }
+        Self {
+            detectors: DetectorKind::ALL.to_vec(),
+            fps: 4.0,
+            jobs: 0,
+            device: DeviceChoice::Auto,
+        }
     }
 }
 
@@ -34,6 +39,16 @@ pub trait Observer: Sync {
     fn progress(&self, path: &std::path::Path, media_ms: i64, duration_ms: Option<i64>);
     /// A file is done, scanned or failed. The report's `status` says which.
     fn done(&self, report: Report);
+    /// Asked once a file, as soon as its content is hashed (`sha256` in lower-case hex) and before
+    /// anything else is done with it. True where the observer has the content's report already,
+    /// or waits for the one that another path with the same content is getting: the engine then
+    /// leaves the file alone and calls neither `progress` nor `done` for it.
+    ///
+    /// After the answer false the engine owes a call of `done` whose report carries this
+    /// `sha256`, unless it is stopped.
+    fn known(&self, _path: &std::path::Path, _sha256: &str) -> bool {
+        false
+    }
 }
 
 /// Networks loaded on one device.
@@ -52,7 +67,10 @@ pub enum EngineError {
 
 impl Engine {
     /// Loads and verifies the weights that the detectors need.
-    pub fn new(_options: ScanOptions, _weights: &crate::models::weights::WeightStore) -> Result<Self, EngineError> {
+    pub fn new(
+        _options: ScanOptions,
+        _weights: &crate::models::weights::WeightStore,
+    ) -> Result<Self, EngineError> {
         Ok(Self { _private: () })
     }
 
@@ -64,5 +82,11 @@ impl Engine {
 
     /// Scans files, several at a time. Stops taking new files once `stop` is set; files in work
     /// are then given up without a report.
-    pub fn scan(&self, _paths: &[PathBuf], _observer: &dyn Observer, _stop: &std::sync::atomic::AtomicBool) {}
+    pub fn scan(
+        &self,
+        _paths: &[PathBuf],
+        _observer: &dyn Observer,
+        _stop: &std::sync::atomic::AtomicBool,
+    ) {
+    }
 }
