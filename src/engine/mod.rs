@@ -7,6 +7,7 @@
 mod faces;
 mod job;
 mod owner;
+pub mod score;
 mod voices;
 
 use std::{
@@ -136,11 +137,15 @@ impl Engine {
         digest.finalize().iter().take(16).map(|b| format!("{b:02x}")).collect()
     }
 
+    fn jobs(&self) -> usize {
+        if self.options.jobs == 0 { cores() } else { self.options.jobs }
+    }
+
     /// Scans files, several at a time. Stops taking new files once `stop` is set; files in work
     /// are then given up without a report.
     pub fn scan(&self, paths: &[PathBuf], observer: &dyn Observer, stop: &AtomicBool) {
         let (client, inbox) = owner::queue();
-        let jobs = if self.options.jobs == 0 { cores() } else { self.options.jobs };
+        let jobs = self.jobs();
         let next = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for _ in 0..jobs.min(paths.len()) {
