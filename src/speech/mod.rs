@@ -1,1 +1,3 @@
 //! speech
+
+pub mod features;
