@@ -5,6 +5,8 @@
 
 use std::path::PathBuf;
 
+pub mod installed;
+
 /// What a file holds, as its container and streams say.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct MediaInfo {
