@@ -6,10 +6,13 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
+use veriscope::models::efficientnet_lite::EfficientNetLite;
 use veriscope::models::silero_vad::{SileroVad, VadState};
+use veriscope::models::voice_cnn::VoiceCnn;
 use veriscope::models::weights::{Tensors, WeightStore};
 use veriscope::models::yunet::{RawFace, YuNet};
 use veriscope::nn::sigmoid;
+use veriscope::speech::features::{Features, WINDOW};
 
 const TOLERANCE: f32 = 1e-4;
 
@@ -142,4 +145,40 @@ fn silero_vad_ends_a_stream_only_where_samples_are_left() {
     assert_eq!(net.finish(&mut state).unwrap(), None);
     assert_eq!(net.forward(&[0.0; 511], &mut state).unwrap().len(), 0);
     assert!(net.finish(&mut state).unwrap().is_some());
+}
+
+/// NCHW, as PyTorch has it, to NHWC.
+fn channels_last(t: &Tensor) -> Tensor {
+    t.permute((0, 2, 3, 1)).unwrap().contiguous().unwrap()
+}
+
+#[test]
+fn the_face_swap_network_answers_as_pytorch_does() {
+    let golden = golden("face_swap_fast");
+    let net = EfficientNetLite::new(&load("face-swap-fast")).unwrap();
+    let x = channels_last(&golden["input"]);
+    let logits = net.forward(&x).unwrap();
+    assert_close("logits", &logits, &flat(&golden["output"]));
+    let alone = net.forward(&x.narrow(0, 1, 1).unwrap()).unwrap();
+    assert_eq!(alone[0].to_bits(), logits[1].to_bits());
+    let text = net.forward(&golden["input"]).unwrap_err().to_string();
+    assert!(text.contains("[2, 3, 144, 144]"), "{text}");
+}
+
+#[test]
+fn the_voice_clone_network_answers_as_pytorch_does() {
+    let golden = golden("voice_clone_fast");
+    let net = VoiceCnn::new(&load("voice-clone-fast")).unwrap();
+    let waves = flat(&golden["wave"]);
+    let windows: Vec<&[f32]> = waves.chunks(WINDOW).collect();
+    let features = Features::new().batch(&windows).unwrap();
+    assert_close("features", &features, &flat(&golden["features"]));
+    let want = flat(&golden["output"]);
+    let alone = net.forward_features(&channels_last(&golden["features"])).unwrap();
+    assert_close("network", &alone, &want);
+    let logits = net.forward(&windows).unwrap();
+    assert_close("logits", &logits, &want);
+    let second = net.forward(&windows[1..]).unwrap();
+    assert_eq!(second[0].to_bits(), logits[1].to_bits());
+    assert!(net.forward(&[&waves[..100]]).is_err());
 }

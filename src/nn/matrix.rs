@@ -175,11 +175,11 @@ impl<R: Fn(usize) -> *const f32> RowsTimesPanels<'_, R> {
                 }
             }
             let bias = self.weights.bias.as_ptr().add(panel.channel);
-            for m in 0..M {
-                for v in 0..V {
+            for (m, acc) in acc.into_iter().enumerate() {
+                for (v, sum) in acc.into_iter().enumerate() {
                     let at = (r + m) * self.weights.out + panel.channel + v * S::LANES;
                     let lanes = (panel.channels - v * S::LANES).min(S::LANES);
-                    let mut y = S::add(acc[m][v], S::load(bias.add(v * S::LANES)));
+                    let mut y = S::add(sum, S::load(bias.add(v * S::LANES)));
                     if let Some(residual) = self.residual {
                         y = S::add(y, S::load_partial(residual.as_ptr().add(at), lanes));
                     }
