@@ -10,6 +10,7 @@ mod doctor;
 mod inputs;
 mod progress;
 mod scan;
+mod score;
 mod session;
 mod weights;
 
@@ -37,6 +38,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Scan(scan::ScanArgs),
+    Score(score::ScoreArgs),
     Weights(weights::WeightsArgs),
     Doctor(doctor::DoctorArgs),
     /// Print the JSON Schema of the report (one JSONL line of scan)
@@ -51,6 +53,7 @@ pub fn main() -> ExitCode {
     log_to_stderr(cli.verbose);
     ExitCode::from(match cli.command {
         Command::Scan(args) => scan::run(args),
+        Command::Score(args) => score::run(&args),
         Command::Weights(args) => weights::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Schema => print(crate::report::SCHEMA, EXIT_OK),

@@ -100,7 +100,7 @@ fn parse_device(text: &str) -> Result<DeviceChoice, String> {
     }
 }
 
-fn parse_fps(text: &str) -> Result<f64, String> {
+pub(super) fn parse_fps(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         // Faster than any camera that these detectors were made for.
         Ok(fps) if fps > 0.0 && fps <= 240.0 => Ok(fps),

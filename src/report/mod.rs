@@ -274,6 +274,35 @@ pub enum ReasonCode {
     InferenceError,
 }
 
+impl Reason {
+    pub fn new(code: ReasonCode, detail: String) -> Self {
+        Self { code, detail }
+    }
+}
+
+impl ReasonCode {
+    /// What the code means, for people.
+    pub fn explain(self) -> &'static str {
+        match self {
+            Self::NoFace => "no face was found",
+            Self::FaceTooSmall => "the face has too few pixels",
+            Self::TooBlurred => "the face is out of focus or smeared",
+            Self::TooCompressed => "compression has replaced the face's detail with blocks",
+            Self::ExtremePose => "the face is turned away",
+            Self::NoSpeech => "no speech was found",
+            Self::TooShort => "too little to judge",
+            Self::BandLimited => "the sound ends where telephone sound ends",
+            Self::Clipped => "the sound is clipped",
+            Self::Music => "music lies beside or under the speech",
+            Self::OutOfDomain => "unlike anything the network was trained on",
+            Self::DecodeError => "a part of the file could not be decoded",
+            Self::NoVideo => "the file has no pictures",
+            Self::NoAudio => "the file has no sound",
+            Self::InferenceError => "a network failed",
+        }
+    }
+}
+
 /// A statement about origin that the file carries.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Label {

@@ -1,1 +1,4 @@
-//! verdict
+//! From raw scores to answers: calibration, windows → segments. Knows no network and no FFmpeg.
+
+pub mod calibration;
+pub mod segments;
