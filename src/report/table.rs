@@ -38,6 +38,10 @@ const MAX_STRETCHES: usize = 8;
 const MAX_ITEMS: usize = 12;
 /// Narrower timelines say nothing: the row's summary then goes on a line of its own.
 const MIN_TIMELINE: usize = 24;
+/// Least width of the column of names, which holds the word `disposition` too.
+const NAME: usize = 11;
+/// Where text begins that stands beside a name.
+const TEXT: usize = 2 + NAME + 1;
 /// Width of a picture's probability bar.
 const PICTURE_BAR: usize = 20;
 
@@ -218,8 +222,8 @@ impl Page {
             })
             .collect();
         let text = format!(
-            "Timelines: {levels} probability of being fake from 0 to 1, the highest in each \
-             column{dot}{unjudged} nothing judged{dot}blank: the track is not there",
+            "Timelines: {levels} probability of being fake, 0 to 1, each column its highest{dot}\
+             {unjudged} nothing judged{dot}blank: no track",
             dot = self.glyphs.dot,
             unjudged = self.glyphs.unjudged,
         );
@@ -243,7 +247,8 @@ impl Page {
         } else {
             self.head(report);
             let (rows, hidden) = rows(report);
-            let pad = rows.iter().map(|row| clean(row.id).width()).max().unwrap_or(0).clamp(8, 16);
+            let pad =
+                rows.iter().map(|row| clean(row.id).width()).max().unwrap_or(0).clamp(NAME, 16);
             let span = span(report);
             if report.media.kind == Some(MediaKind::Image) || span == 0 {
                 self.pictures(&rows, pad);
@@ -265,11 +270,7 @@ impl Page {
         let path = clean(&report.media.path);
         let cause = match &report.error {
             Some(error) => {
-                let message = clean(&error.message);
-                let message = message
-                    .strip_prefix(path.as_str())
-                    .map(|rest| rest.trim_start_matches([':', ' ']).to_string())
-                    .unwrap_or(message);
+                let message = without_path(&clean(&error.message), &path);
                 format!("{message} ({})", clean(&error.code))
             }
             None => "no cause given".into(),
@@ -295,8 +296,8 @@ impl Page {
         if report.status == Status::Partial
             && let Some(error) = &report.error
         {
-            let message = clean(&error.message);
-            self.wrapped("broken off", 2, &message);
+            let text = without_path(&clean(&error.message), &clean(&report.media.path));
+            self.wrapped("broken off", TEXT, &self.paint(YELLOW, &text));
         }
     }
 
@@ -359,9 +360,9 @@ impl Page {
                 })
                 .unwrap_or_default();
             let id = fit(&clean(row.id), pad);
-            self.line(&format!("  {id}  {bar}  {summary}{place}"));
+            self.wrapped(&id, 2 + pad + 1, &format!("{bar}  {summary}{place}"));
             if let Some(cause) = causes(&row.segments) {
-                self.wrapped("", 4 + pad, &cause);
+                self.wrapped("", 2 + pad + 1, &cause);
             }
         }
     }
@@ -388,7 +389,7 @@ impl Page {
                 self.line(&format!("  {id} {side}{cells}{side}  {summary}"));
             } else {
                 self.line(&format!("  {id} {side}{cells}{side}"));
-                self.line(&format!("  {:pad$}  {summary}", ""));
+                self.wrapped("", 2 + pad + 1, summary);
             }
         }
         let (ticks, labels) = self.axis(columns, span);
@@ -528,11 +529,12 @@ impl Page {
                         let _ = write!(text, "  peak {} at {}", figure(p), time(at));
                     }
                     let text = self.paint(RED, text.trim_end());
-                    self.line(&format!("  {id} {text}"));
+                    self.wrapped(&id, 2 + pad + 1, &text);
                 }
                 if fakes.len() > MAX_STRETCHES {
                     let more = fakes.len() - MAX_STRETCHES;
-                    self.line(&format!("  {id} and {more} more fake stretches"));
+                    let text = format!("and {more} more fake stretches");
+                    self.wrapped(&id, 2 + pad + 1, &text);
                 }
             }
             self.unsure(row, pad);
@@ -572,7 +574,7 @@ impl Page {
     fn notes(&mut self, report: &Report) {
         for label in report.labels.iter().take(MAX_ITEMS) {
             let text = self.label(label);
-            self.wrapped("label", 14, &text);
+            self.wrapped("label", TEXT, &text);
         }
         self.more(report.labels.len(), "labels");
         for evidence in report.strip_evidence.iter().take(MAX_ITEMS) {
@@ -582,12 +584,12 @@ impl Page {
                 clean(&evidence.place),
                 evidence.weight
             );
-            self.wrapped("label gone", 14, &text);
+            self.wrapped("label gone", TEXT, &text);
         }
         self.more(report.strip_evidence.len(), "pieces of evidence");
         for reason in &report.reasons {
             let text = format!("{}: {}", words(reason.code), clean(&reason.detail));
-            self.wrapped("note", 14, &text);
+            self.wrapped("note", TEXT, &text);
         }
         if report.status != Status::Failed {
             let (color, words) = match report.disposition.state {
@@ -603,13 +605,13 @@ impl Page {
                     report.disposition.evidence.iter().map(|e| clean(e)).collect();
                 let _ = write!(text, " ({})", evidence.join("; "));
             }
-            self.wrapped("disposition", 14, &text);
+            self.wrapped("disposition", TEXT, &text);
         }
     }
 
     fn more(&mut self, count: usize, what: &str) {
         if count > MAX_ITEMS {
-            self.wrapped("", 14, &format!("and {} more {what}", count - MAX_ITEMS));
+            self.wrapped("", TEXT, &format!("and {} more {what}", count - MAX_ITEMS));
         }
     }
 
@@ -633,7 +635,7 @@ impl Page {
         let _ = write!(text, " [{}]", clean(&label.place));
         if !label.content.is_empty() {
             // Two lines' worth: the whole is in the JSONL report.
-            let room = 2 * self.style.width.saturating_sub(14);
+            let room = 2 * self.style.width.saturating_sub(TEXT);
             let content = shorten(&clean(&label.content), room, self.glyphs.ellipsis);
             let _ = write!(text, " {content}");
         }
@@ -652,8 +654,8 @@ impl Page {
         };
         for (n, line) in wrap(&text, room).iter().enumerate() {
             let before = if n == 0 && !name.is_empty() {
-                let padded = fit(&name, indent.saturating_sub(2));
-                format!("  {}", self.paint(DIM, &padded))
+                let padded = fit(&name, indent.saturating_sub(3));
+                format!("  {} ", self.paint(DIM, &padded))
             } else {
                 " ".repeat(indent)
             };
@@ -851,6 +853,11 @@ fn clean(text: &str) -> String {
         .collect()
 }
 
+/// A message without the path that it begins with, where the path stands beside it anyway.
+fn without_path(message: &str, path: &str) -> String {
+    message.strip_prefix(path).map_or(message, |rest| rest.trim_start_matches([':', ' '])).into()
+}
+
 /// Cut to `width` columns, with `ellipsis` where something is missing.
 fn shorten(text: &str, width: usize, ellipsis: &str) -> String {
     if text.width() <= width {
@@ -891,8 +898,12 @@ fn visible_width(text: &str) -> usize {
     width
 }
 
-/// Words in lines of at most `width` columns; a longer word is broken.
+/// Words in lines of at most `width` columns; a longer word is broken. What fits in one line keeps
+/// its spaces.
 fn wrap(text: &str, width: usize) -> Vec<String> {
+    if visible_width(text) <= width {
+        return vec![text.to_string()];
+    }
     let mut lines = vec![String::new()];
     let mut used = 0;
     for word in text.split(' ').filter(|w| !w.is_empty()) {
@@ -931,7 +942,7 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::samples;
+    use crate::report::{WindowScore, samples};
 
     fn draw(reports: &[Report], style: Style) -> String {
         let mut out = Vec::new();
@@ -945,14 +956,189 @@ mod tests {
         String::from_utf8(out).unwrap()
     }
 
+    const PLAIN: Style = Style { width: 100, color: false, ascii: false };
+
     #[test]
-    fn print_all() {
-        for style in [
-            Style { width: 100, color: true, ascii: false },
-            Style { width: 100, color: false, ascii: true },
-            Style { width: 60, color: false, ascii: false },
-        ] {
-            println!("{}", draw(&samples::all(), style));
+    fn a_video_with_swapped_face_cloned_voice_and_lost_label() {
+        let expected = r#"
+Timelines: ▁▂▃▄▅▆▇█ probability of being fake, 0 to 1, each column its highest · ╌ nothing judged ·
+blank: no track
+Files: ✗ fake found · ? in part "can't tell" · ✓ no fake found · ! not scanned
+
+✗ clips/interview.mp4  video · 0:01:00.0 · 1920×1080 h264 · aac
+  face-1      │▁▁▁▁▁▁▁▁██████▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁       │  fake 0:00:12.0–0:00:18.0  p 0.93 ±0.05
+  face-2      │                      ╌╌╌╌╌╌╌╌╌╌╌           │  can't tell: face too small
+  speech-1    │▁▁▁▁▁▁▁╌╌╌╌╌╌╌███████╌▃▃▃▃▃▃▃▃▃╌╌╌╌╌▇▇▇▇▇▇▇╌│  fake in 2 places, p up to 0.90
+              └───────┴──────┴───────┴──────┴──────┴───────┘
+               0:00   0:10   0:20    0:30   0:40   0:50
+  face-2      can't tell 0:00:30.0–0:00:45.0: The face is 31 px wide; 48 px are needed.
+  speech-1    fake 0:00:20.0–0:00:28.0  p 0.90 ±0.05  peak 0.92 at 0:00:24.0
+  speech-1    fake 0:00:50.0–0:00:58.0  p 0.80 ±0.05  peak 0.82 at 0:00:54.0
+  label       aigc, says AI, does not comply (producer_characters, missing_produce_id)
+              [moov.udta.meta.ilst[AIGC] at byte 4096]
+              {"AIGC":{"Label":"1","ContentProducer":"豆包"}}
+  label gone  A free box still holds 212 bytes of an AIGC label. [free at byte 81234, weight +3.2]
+  note        too compressed: Faces are coded at 0.03 bits a pixel.
+  disposition confirmed: a label in the file says AI (AIGC label in moov.udta.meta says Label 1)
+
+1 file scanned · fake segments: 1 face-swap, 2 voice-clone
+"#;
+        assert_eq!(draw(&[samples::video()], PLAIN), expected.trim_start());
+    }
+
+    #[test]
+    fn partial_failed_and_picture_in_ascii_on_a_narrow_terminal() {
+        let style = Style { width: 60, color: false, ascii: true };
+        let expected = r#"
+Timelines: .,:+x%#@ probability of being fake, 0 to 1, each
+column its highest, - nothing judged, blank: no track
+Files: X fake found, ? in part "can't tell", = no fake
+found, ! not scanned
+
+? b/talk.flac  sound, 0:01:30.0, flac
+  broken off  stream 0 cannot be decoded after 31.000 s:
+              invalid data
+  speech-1    |................                            |
+              no fake found, p up to 0.06
+              +-------+------+-------+------+------+-------+
+               0:00   0:15   0:30    0:45   1:00   1:15
+  note        cannot be decoded: Nothing after 31.000 s was
+              read.
+  disposition undetermined
+
+! c/notes.mp4
+  not scanned: no container or picture format is recognised
+  in its content (unrecognised)
+
+X d/group.png  picture, 1920x1080 png
+  face-1      ##################.. fake p 0.88 +/-0.05 at
+              100,90 120x150
+  face-2      #................... no fake found, p up to
+              0.03 at 700,90 120x150
+  disposition suspected: traces of AI, no label (face-1 is
+              swapped with p 0.88)
+
+2 files scanned, 1 only in part, 1 failed, fake segments: 1
+face-swap
+"#;
+        let text = draw(&[samples::partial(), samples::failed(), samples::picture()], style);
+        assert_eq!(text, expected.trim_start());
+        assert!(text.is_ascii());
+    }
+
+    #[test]
+    fn a_column_shows_the_highest_of_its_windows() {
+        let mut report = samples::video();
+        report.media.duration_ms = Some(3_600_000);
+        report.segments.clear();
+        report.tracks.truncate(1);
+        let track = report.tracks.first_mut().unwrap();
+        (track.start_ms, track.end_ms) = (0, 3_600_000);
+        // One hot second in an hour, exactly at its half.
+        track.windows =
+            samples::windows((0, 3_600_000), 1000, |t| if t == 1_800_000 { 0.95 } else { 0.05 });
+        let (rows, hidden) = rows(&report);
+        assert_eq!(hidden, 0);
+        let cells = cells(&rows[0], 50, span(&report));
+        let hot: Vec<usize> = (0..50).filter(|n| cells[*n] == Cell::Probability(0.95)).collect();
+        assert_eq!(hot, [25]);
+        assert_eq!(cells.iter().filter(|c| **c == Cell::Probability(0.05)).count(), 49);
+    }
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal() {
+        for width in [40, 57, 80, 100, 133, 200] {
+            for color in [false, true] {
+                let text = draw(&samples::all(), Style { width, color, ascii: false });
+                for line in text.lines() {
+                    // The head line keeps the path in one piece.
+                    let head = line.contains("interview.mp4") && visible_width(line) > 40;
+                    assert!(head || visible_width(line) <= width, "{width}: {line}");
+                }
+            }
         }
+    }
+
+    #[test]
+    fn colours_are_the_only_difference_that_colour_makes() {
+        let colored = draw(&samples::all(), Style { color: true, ..PLAIN });
+        assert!(colored.contains("\x1b[38;5;196m██████"), "{colored}");
+        let mut bare = String::new();
+        let mut rest = colored.as_str();
+        while let Some((before, after)) = rest.split_once('\x1b') {
+            bare += before;
+            rest = after.split_once('m').unwrap().1;
+        }
+        bare += rest;
+        assert_eq!(bare, draw(&samples::all(), PLAIN));
+    }
+
+    #[test]
+    fn text_from_a_file_cannot_steer_the_terminal() {
+        let evil = "a\x1b[2Jb\u{9b}31mc\u{202e}d\r\ne";
+        let mut report = samples::video().with_path(evil);
+        report.labels[0].content = evil.into();
+        report.labels[0].place = evil.into();
+        report.labels[0].system = evil.into();
+        report.strip_evidence[0].detail = evil.into();
+        report.disposition.evidence[0] = evil.into();
+        report.reasons[0].detail = evil.into();
+        report.tracks[0].id = evil.into();
+        report.media.streams[0].codec = evil.into();
+        let mut failed = samples::failed().with_path(evil);
+        failed.error.as_mut().unwrap().code = evil.into();
+        let mut partial = samples::partial().with_path(evil);
+        partial.tracks[0].reasons = partial.reasons.clone();
+        for text in [draw(&[report], PLAIN), draw(&[failed, partial], PLAIN)] {
+            let bad = text.chars().find(|c| c.is_control() && *c != '\n');
+            assert_eq!(bad, None);
+            assert!(!text.contains('\u{202e}'));
+            assert!(text.contains("[2Jb"));
+        }
+    }
+
+    #[test]
+    fn of_many_tracks_those_with_fakes_are_drawn() {
+        let mut report = samples::video();
+        let (track, segment) = (report.tracks[0].clone(), report.segments[0].clone());
+        report.tracks.clear();
+        report.segments.clear();
+        for n in 0..60 {
+            let id = format!("face-{n}");
+            report.tracks.push(Track { id: id.clone(), ..track.clone() });
+            let verdict = if n == 57 { SegmentVerdict::Fake } else { SegmentVerdict::Bonafide };
+            report.segments.push(Segment { track: id, verdict, ..segment.clone() });
+        }
+        let text = draw(&[report], PLAIN);
+        assert!(text.contains("face-57"));
+        assert!(text.contains("and 44 more tracks"), "{text}");
+    }
+
+    #[test]
+    fn odd_times_do_no_harm() {
+        let mut report = samples::video();
+        report.media.duration_ms = None;
+        report.tracks[0].windows = vec![
+            WindowScore { start_ms: i64::MIN, end_ms: i64::MAX, probability: f32::NAN },
+            WindowScore { start_ms: 9, end_ms: 3, probability: 7.0 },
+        ];
+        report.segments[1].end_ms = i64::MAX;
+        let text = draw(&[report.clone()], PLAIN);
+        assert!(text.contains("face-1"));
+        report.segments.clear();
+        report.tracks.clear();
+        assert!(draw(&[report], PLAIN).contains("interview.mp4"));
+    }
+
+    #[test]
+    fn times_and_figures() {
+        assert_eq!(time(59_999), "0:00:59.9");
+        assert_eq!(time(3_661_250), "1:01:01.2");
+        assert_eq!(time(-5), "0:00:00.0");
+        assert_eq!(figure(0.999), ">0.99");
+        assert_eq!(figure(0.001), "<0.01");
+        assert_eq!(figure(0.5), "0.50");
+        assert_eq!(fit("豆包豆包", 5).width(), 5);
+        assert_eq!(wrap("aa bbbbbbb c", 4), ["aa", "bbbb", "bbb", "c"]);
     }
 }
