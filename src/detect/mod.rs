@@ -1,1 +1,3 @@
-//! detect
+//! The detectors, one file each.
+
+pub mod label_strip;

@@ -180,6 +180,8 @@ pub enum ReasonCode {
     NoVideo,
     NoAudio,
     InferenceError,
+    UnreadContainer,
+    LabelsPartlyRead,
 }
 
 /// A statement about origin that the file carries.
