@@ -116,7 +116,8 @@ mod tests {
 
     #[test]
     fn overlapping_finds_become_the_surest_one() {
-        let merged = merge(vec![face(0.0, 10.0, 0.8), face(1.0, 10.0, 0.95), face(50.0, 10.0, 0.9)]);
+        let merged =
+            merge(vec![face(0.0, 10.0, 0.8), face(1.0, 10.0, 0.95), face(50.0, 10.0, 0.9)]);
         assert_eq!(merged.iter().map(|f| f.confidence).collect::<Vec<_>>(), [0.95, 0.9]);
     }
 
@@ -136,7 +137,12 @@ mod tests {
                 assert_eq!(pass.input(picture).len(), pw * ph * 3);
                 let b = pass.border as f32;
                 let whole = Face {
-                    rect: Rect { x0: b, y0: b, x1: b + pass.width as f32, y1: b + pass.height as f32 },
+                    rect: Rect {
+                        x0: b,
+                        y0: b,
+                        x1: b + pass.width as f32,
+                        y1: b + pass.height as f32,
+                    },
                     ..face(0.0, 1.0, 1.0)
                 };
                 let back = pass.restore(whole, w, h).rect;

@@ -1,11 +1,7 @@
 //! How well one face can be judged: size, blur, pose and compression, with the reasons that the
 //! report carries.
 
-use super::{
-    Face, Rect,
-    crop::SIDE,
-    resample::Picture,
-};
+use super::{Face, Rect, crop::SIDE, resample::Picture};
 use crate::report::ReasonCode;
 
 /// Shorter side of the face in pixels: below the first nothing is judged, below the second the
@@ -167,8 +163,7 @@ mod tests {
     }
 
     fn measure(side: f32, pixel: impl Fn(usize, usize) -> u8) -> Quality {
-        let rgb: Vec<u8> =
-            (0..SIDE * SIDE).flat_map(|i| [pixel(i % SIDE, i / SIDE); 3]).collect();
+        let rgb: Vec<u8> = (0..SIDE * SIDE).flat_map(|i| [pixel(i % SIDE, i / SIDE); 3]).collect();
         let picture = Picture::new(SIDE, SIDE, &rgb).unwrap();
         Quality::measure(picture, &face(side), &rgb)
     }

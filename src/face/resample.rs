@@ -171,8 +171,10 @@ mod tests {
                 let (mut sum, mut count) = (0.0, 0.0);
                 for i in 0..n {
                     for j in 0..n {
-                        let x = rect.x0 + (tx as f32 + (i as f32 + 0.5) / n as f32) * rect.width() / tw as f32;
-                        let y = rect.y0 + (ty as f32 + (j as f32 + 0.5) / n as f32) * rect.height() / th as f32;
+                        let x = rect.x0
+                            + (tx as f32 + (i as f32 + 0.5) / n as f32) * rect.width() / tw as f32;
+                        let y = rect.y0
+                            + (ty as f32 + (j as f32 + 0.5) / n as f32) * rect.height() / th as f32;
                         sum += f64::from(rgb[(y as usize * 13 + x as usize) * 3]);
                         count += 1.0;
                     }

@@ -3,7 +3,10 @@
 //! Two pictures belong to different shots when both their colour histogram and their layout
 //! changed: the histogram alone is fooled by flashes, the layout alone by motion.
 
-use super::{Rect, resample::{Picture, resample}};
+use super::{
+    Rect,
+    resample::{Picture, resample},
+};
 
 const W: usize = 32;
 const H: usize = 18;
@@ -34,14 +37,11 @@ impl Signature {
     /// Whether a cut lies between this picture and `next`.
     pub fn cut_before(&self, next: &Self) -> bool {
         let histogram: f32 =
-            self.histogram.iter().zip(&next.histogram).map(|(a, b)| (a - b).abs()).sum::<f32>() / 2.0;
-        let layout = self
-            .thumb
-            .iter()
-            .zip(&next.thumb)
-            .map(|(a, b)| f32::from(a.abs_diff(*b)))
-            .sum::<f32>()
-            / self.thumb.len() as f32;
+            self.histogram.iter().zip(&next.histogram).map(|(a, b)| (a - b).abs()).sum::<f32>()
+                / 2.0;
+        let layout =
+            self.thumb.iter().zip(&next.thumb).map(|(a, b)| f32::from(a.abs_diff(*b))).sum::<f32>()
+                / self.thumb.len() as f32;
         histogram > HISTOGRAM && layout > LAYOUT
     }
 }

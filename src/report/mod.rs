@@ -272,6 +272,8 @@ pub enum ReasonCode {
     NoVideo,
     NoAudio,
     InferenceError,
+    UnreadContainer,
+    LabelsPartlyRead,
 }
 
 impl Reason {

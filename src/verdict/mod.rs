@@ -1,4 +1,5 @@
 //! From raw scores to answers: calibration, windows → segments. Knows no network and no FFmpeg.
 
 pub mod calibration;
+pub mod disposition;
 pub mod segments;

@@ -191,10 +191,9 @@ fn stretch(
     let mean = ranked.iter().map(|w| w.weight * w.logit).sum::<f32>() / total;
     let variance = ranked.iter().map(|w| w.weight * (w.logit - mean).powi(2)).sum::<f32>() / total;
     // Independent observations, weak windows counting less.
-    let independent = ((end_ms - start_ms) as f32 / rule.correlation_ms as f32)
-        .min(part.len() as f32)
-        .max(1.0)
-        * (total / ranked.len() as f32);
+    let independent =
+        ((end_ms - start_ms) as f32 / rule.correlation_ms as f32).min(part.len() as f32).max(1.0)
+            * (total / ranked.len() as f32);
     let deviation = (variance / independent + MODEL_DEVIATION.powi(2)).sqrt();
     let (low, high) = (mean - Z90 * deviation, mean + Z90 * deviation);
 
@@ -276,7 +275,8 @@ mod tests {
         logits.reverse();
         let back = judged(&logits);
         let end = logits.len() as i64 * 250;
-        let mirrored: Vec<_> = back.iter().rev().map(|s| (end - s.end_ms, end - s.start_ms)).collect();
+        let mirrored: Vec<_> =
+            back.iter().rev().map(|s| (end - s.end_ms, end - s.start_ms)).collect();
         assert_eq!(there.iter().map(|s| (s.start_ms, s.end_ms)).collect::<Vec<_>>(), mirrored);
     }
 
