@@ -24,7 +24,12 @@ pub enum DeviceChoice {
 
 impl Default for ScanOptions {
     fn default() -> Self {
-        Self { detectors: DetectorKind::ALL.to_vec(), fps: 4.0, jobs: 0, device: DeviceChoice::Auto }
+        Self {
+            detectors: DetectorKind::ALL.to_vec(),
+            fps: 4.0,
+            jobs: 0,
+            device: DeviceChoice::Auto,
+        }
     }
 }
 
@@ -52,7 +57,10 @@ pub enum EngineError {
 
 impl Engine {
     /// Loads and verifies the weights that the detectors need.
-    pub fn new(_options: ScanOptions, _weights: &crate::models::weights::WeightStore) -> Result<Self, EngineError> {
+    pub fn new(
+        _options: ScanOptions,
+        _weights: &crate::models::weights::WeightStore,
+    ) -> Result<Self, EngineError> {
         Ok(Self { _private: () })
     }
 
@@ -64,5 +72,11 @@ impl Engine {
 
     /// Scans files, several at a time. Stops taking new files once `stop` is set; files in work
     /// are then given up without a report.
-    pub fn scan(&self, _paths: &[PathBuf], _observer: &dyn Observer, _stop: &std::sync::atomic::AtomicBool) {}
+    pub fn scan(
+        &self,
+        _paths: &[PathBuf],
+        _observer: &dyn Observer,
+        _stop: &std::sync::atomic::AtomicBool,
+    ) {
+    }
 }
