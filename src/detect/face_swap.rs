@@ -6,7 +6,7 @@ use super::{Detector, calibration};
 use crate::{
     face::crop::SIDE,
     models::{
-        efficientnet_lite::EfficientNetLite0,
+        efficientnet_lite::{EfficientNetLite, MEAN, STD},
         weights::{WeightStore, WeightsError},
     },
     verdict::calibration::Calibration,
@@ -14,12 +14,8 @@ use crate::{
 
 pub const WEIGHTS: &str = "face-swap-fast";
 
-/// ImageNet mean and standard deviation of RGB in 0..1, as the base weights were trained with.
-const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
-const DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
-
 pub struct FaceSwap {
-    network: EfficientNetLite0,
+    network: EfficientNetLite,
     calibration: Calibration,
     device: Device,
 }
@@ -27,7 +23,7 @@ pub struct FaceSwap {
 impl FaceSwap {
     pub fn load(store: &WeightStore, device: &Device) -> Result<Self, WeightsError> {
         Ok(Self {
-            network: EfficientNetLite0::new(&store.load(WEIGHTS, device)?)?,
+            network: EfficientNetLite::new(&store.load(WEIGHTS, device)?)?,
             calibration: calibration(store, WEIGHTS)?,
             device: device.clone(),
         })
@@ -47,8 +43,8 @@ impl Detector for FaceSwap {
     }
 
     fn score(&self, windows: &[Vec<u8>]) -> candle_core::Result<Vec<f32>> {
-        let scale: [f32; 3] = std::array::from_fn(|c| 1.0 / (255.0 * DEVIATION[c]));
-        let shift: [f32; 3] = std::array::from_fn(|c| -MEAN[c] / DEVIATION[c]);
+        let scale: [f32; 3] = std::array::from_fn(|c| 1.0 / (255.0 * STD[c]));
+        let shift: [f32; 3] = std::array::from_fn(|c| -MEAN[c] / STD[c]);
         let mut values = Vec::with_capacity(windows.len() * SIDE * SIDE * 3);
         for crop in windows {
             for p in crop.chunks_exact(3) {

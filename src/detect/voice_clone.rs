@@ -5,7 +5,7 @@ use candle_core::Device;
 use super::{Detector, calibration};
 use crate::{
     models::{
-        spectral_cnn::SpectralCnn,
+        voice_cnn::VoiceCnn,
         weights::{WeightStore, WeightsError},
     },
     verdict::calibration::Calibration,
@@ -14,14 +14,14 @@ use crate::{
 pub const WEIGHTS: &str = "voice-clone-fast";
 
 pub struct VoiceClone {
-    network: SpectralCnn,
+    network: VoiceCnn,
     calibration: Calibration,
 }
 
 impl VoiceClone {
     pub fn load(store: &WeightStore, device: &Device) -> Result<Self, WeightsError> {
         Ok(Self {
-            network: SpectralCnn::new(&store.load(WEIGHTS, device)?)?,
+            network: VoiceCnn::new(&store.load(WEIGHTS, device)?)?,
             calibration: calibration(store, WEIGHTS)?,
         })
     }

@@ -250,14 +250,14 @@ impl FaceTrack {
         for (code, n) in &self.refused {
             reasons.push(Reason::new(
                 *code,
-                format!("{n} of {} crops not judged: {}", self.sightings, code.explain()),
+                format!("{n} of {} crops not judged", self.sightings),
             ));
         }
         for (code, n) in &self.weak {
             if n * 2 > self.scores.len() {
                 reasons.push(Reason::new(
                     *code,
-                    format!("{n} of {} judged crops are weak: {}", self.scores.len(), code.explain()),
+                    format!("{n} of {} judged crops are weak", self.scores.len()),
                 ));
             }
         }

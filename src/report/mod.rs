@@ -283,24 +283,26 @@ impl Reason {
 }
 
 impl ReasonCode {
-    /// What the code means, for people.
-    pub fn explain(self) -> &'static str {
+    /// The code in plain words.
+    pub fn words(self) -> &'static str {
         match self {
-            Self::NoFace => "no face was found",
-            Self::FaceTooSmall => "the face has too few pixels",
-            Self::TooBlurred => "the face is out of focus or smeared",
-            Self::TooCompressed => "compression has replaced the face's detail with blocks",
-            Self::ExtremePose => "the face is turned away",
-            Self::NoSpeech => "no speech was found",
-            Self::TooShort => "too little to judge",
-            Self::BandLimited => "the sound ends where telephone sound ends",
-            Self::Clipped => "the sound is clipped",
-            Self::Music => "music lies beside or under the speech",
-            Self::OutOfDomain => "unlike anything the network was trained on",
-            Self::DecodeError => "a part of the file could not be decoded",
-            Self::NoVideo => "the file has no pictures",
-            Self::NoAudio => "the file has no sound",
-            Self::InferenceError => "a network failed",
+            Self::NoFace => "no face",
+            Self::FaceTooSmall => "face too small",
+            Self::TooBlurred => "too blurred",
+            Self::TooCompressed => "too compressed",
+            Self::ExtremePose => "face turned away",
+            Self::NoSpeech => "no speech",
+            Self::TooShort => "too short",
+            Self::BandLimited => "narrow band of sound",
+            Self::Clipped => "sound clipped",
+            Self::Music => "music",
+            Self::OutOfDomain => "unlike anything known",
+            Self::DecodeError => "cannot be decoded",
+            Self::NoVideo => "no pictures",
+            Self::NoAudio => "no sound",
+            Self::InferenceError => "scoring failed",
+            Self::UnreadContainer => "container not read for labels",
+            Self::LabelsPartlyRead => "labels read only in part",
         }
     }
 }

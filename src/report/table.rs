@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::{
-    DetectorKind, DispositionState, Label, LabelVerdict, Reason, ReasonCode, Report, Segment,
+    DetectorKind, DispositionState, Label, LabelVerdict, Reason, Report, Segment,
     SegmentVerdict, Sink, Status, Totals, Track,
 };
 use crate::media::{MediaKind, StreamKind};
@@ -490,7 +490,7 @@ impl Page {
         }
         if let Some(first) = unsure.first() {
             let text = match first.reasons.first() {
-                Some(reason) => format!("can't tell: {}", words(reason.code)),
+                Some(reason) => format!("can't tell: {}", reason.code.words()),
                 None => match highest(unsure.iter().copied()) {
                     Some(p) => format!("can't tell, p {}", figure(p)),
                     None => "can't tell".into(),
@@ -499,7 +499,7 @@ impl Page {
             return self.paint(YELLOW, &text);
         }
         match row.track.and_then(|t| t.reasons.first()) {
-            Some(reason) => self.paint(YELLOW, &format!("not judged: {}", words(reason.code))),
+            Some(reason) => self.paint(YELLOW, &format!("not judged: {}", reason.code.words())),
             None => self.paint(DIM, "nothing judged"),
         }
     }
@@ -545,7 +545,7 @@ impl Page {
     fn unsure(&mut self, row: &Row, pad: usize) {
         let mut groups: Vec<(String, Vec<&Segment>)> = Vec::new();
         for segment in row.with(SegmentVerdict::Undetermined) {
-            let codes: Vec<&str> = segment.reasons.iter().map(|r| words(r.code)).collect();
+            let codes: Vec<&str> = segment.reasons.iter().map(|r| r.code.words()).collect();
             let key = codes.join(", ");
             match groups.iter_mut().find(|(known, _)| *known == key) {
                 Some((_, list)) => list.push(segment),
@@ -588,7 +588,7 @@ impl Page {
         }
         self.more(report.strip_evidence.len(), "pieces of evidence");
         for reason in &report.reasons {
-            let text = format!("{}: {}", words(reason.code), clean(&reason.detail));
+            let text = format!("{}: {}", reason.code.words(), clean(&reason.detail));
             self.wrapped("note", TEXT, &text);
         }
         if report.status != Status::Failed {
@@ -809,33 +809,12 @@ fn figure(p: f32) -> String {
 fn causes(segments: &[&Segment]) -> Option<String> {
     let mut sentences: Vec<String> = Vec::new();
     for Reason { code, detail } in segments.iter().flat_map(|s| &s.reasons) {
-        let sentence = if detail.is_empty() { words(*code).to_string() } else { clean(detail) };
+        let sentence = if detail.is_empty() { code.words().to_string() } else { clean(detail) };
         if !sentences.contains(&sentence) {
             sentences.push(sentence);
         }
     }
     (!sentences.is_empty()).then(|| sentences.join(" "))
-}
-
-/// A reason's code in plain words.
-fn words(code: ReasonCode) -> &'static str {
-    match code {
-        ReasonCode::NoFace => "no face",
-        ReasonCode::FaceTooSmall => "face too small",
-        ReasonCode::TooBlurred => "too blurred",
-        ReasonCode::TooCompressed => "too compressed",
-        ReasonCode::ExtremePose => "face turned away",
-        ReasonCode::NoSpeech => "no speech",
-        ReasonCode::TooShort => "too short",
-        ReasonCode::BandLimited => "narrow band of sound",
-        ReasonCode::Clipped => "sound clipped",
-        ReasonCode::Music => "music",
-        ReasonCode::OutOfDomain => "unlike anything known",
-        ReasonCode::DecodeError => "cannot be decoded",
-        ReasonCode::NoVideo => "no pictures",
-        ReasonCode::NoAudio => "no sound",
-        ReasonCode::InferenceError => "scoring failed",
-    }
 }
 
 /// Text from outside, safe for a terminal: controls (also the C1 set and the marks that turn the
