@@ -19,15 +19,14 @@ const TOP: f32 = -0.11;
 const RIGHT: f32 = 0.05;
 const BOTTOM: f32 = 0.0;
 
-/// The rectangle to cut for a detector's box. It may reach outside the picture.
+/// The rectangle to cut for a detector's box: edges on whole pixels, at least one pixel apart. It
+/// may reach outside the picture.
 pub fn frame(face: &Rect) -> Rect {
     let (w, h) = (face.width(), face.height());
-    Rect {
-        x0: face.x0 - LEFT * w,
-        y0: face.y0 - TOP * h,
-        x1: face.x1 + RIGHT * w,
-        y1: face.y1 + BOTTOM * h,
-    }
+    let whole = |v: f32| (v + 0.5).floor();
+    let (x0, y0) = (whole(face.x0 - LEFT * w), whole(face.y0 - TOP * h));
+    let (x1, y1) = (whole(face.x1 + RIGHT * w), whole(face.y1 + BOTTOM * h));
+    Rect { x0, y0, x1: x1.max(x0 + 1.0), y1: y1.max(y0 + 1.0) }
 }
 
 /// `SIDE * SIDE * 3` bytes of RGB.
@@ -49,5 +48,32 @@ mod tests {
     fn the_frame_follows_the_documented_fractions() {
         let cut = frame(&Rect { x0: 100.0, y0: 200.0, x1: 200.0, y1: 400.0 });
         assert_eq!(cut, Rect { x0: 95.0, y0: 222.0, x1: 205.0, y1: 400.0 });
+    }
+
+    /// Made by scripts/train/face_swap/golden_crop.py with the code that training crops with.
+    #[test]
+    fn crops_are_those_of_training() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/face_crop.safetensors");
+        let bytes = std::fs::read(path).unwrap();
+        let golden = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        let picture = golden.tensor("picture").unwrap();
+        let (h, w) = (picture.shape()[0], picture.shape()[1]);
+        let picture = Picture::new(w, h, picture.data()).unwrap();
+        let boxes: Vec<f32> = golden
+            .tensor("boxes")
+            .unwrap()
+            .data()
+            .chunks_exact(4)
+            .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+            .collect();
+        let want = golden.tensor("crops").unwrap();
+        assert_eq!(want.shape(), [boxes.len() / 4, SIDE, SIDE, 3]);
+        for (b, want) in boxes.chunks_exact(4).zip(want.data().chunks_exact(SIDE * SIDE * 3)) {
+            let face = Rect { x0: b[0], y0: b[1], x1: b[0] + b[2], y1: b[1] + b[3] };
+            let got = crop(picture, &face);
+            let worst = got.iter().zip(want).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+            // One grey level: the two add up in another order before they round.
+            assert!(worst <= 1, "{b:?}: {worst}");
+        }
     }
 }

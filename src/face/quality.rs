@@ -55,6 +55,24 @@ impl Quality {
         }
     }
 
+    /// What makes a judged face count less.
+    pub fn weaknesses(&self) -> Vec<ReasonCode> {
+        let mut codes = Vec::new();
+        if self.side < WEAK_SIDE {
+            codes.push(ReasonCode::FaceTooSmall);
+        }
+        if self.sharpness < WEAK_SHARPNESS {
+            codes.push(ReasonCode::TooBlurred);
+        }
+        if self.blockiness > WEAK_BLOCKINESS {
+            codes.push(ReasonCode::TooCompressed);
+        }
+        if self.pose > WEAK_POSE {
+            codes.push(ReasonCode::ExtremePose);
+        }
+        codes
+    }
+
     /// How much the window counts in its track, 0.1 to 1.
     pub fn weight(&self) -> f32 {
         let ramp = |v: f32, none: f32, full: f32| ((v - none) / (full - none)).clamp(0.0, 1.0);

@@ -2,8 +2,8 @@
 //!
 //! Per axis: area averaging when shrinking (every source pixel counts by the share of it that the
 //! target pixel covers, as OpenCV's `INTER_AREA` does), linear interpolation between pixel centres
-//! when enlarging (`INTER_LINEAR`). Places outside the picture repeat its edge. The training code
-//! crops in the very same way.
+//! when enlarging (`INTER_LINEAR`). Nothing outside the rectangle is looked at; places outside the
+//! picture repeat its edge. The training code crops in the very same way.
 
 use super::Rect;
 
@@ -63,8 +63,10 @@ impl Axis {
     }
 }
 
-fn clamp(at: isize, len: usize) -> usize {
-    at.clamp(0, len as isize - 1) as usize
+/// The source pixel for `at`: inside the rectangle from `from` to `to`, then inside the picture.
+fn clamp(at: isize, from: f32, to: f32, len: usize) -> usize {
+    let (first, last) = (from.floor() as isize, to.ceil() as isize - 1);
+    at.clamp(first, last.max(first)).clamp(0, len as isize - 1) as usize
 }
 
 /// The rectangle `rect` of `picture` as `width` x `height` RGB, values 0..255, rounded to nearest.
@@ -78,7 +80,7 @@ pub fn resample(picture: Picture<'_>, rect: Rect, width: usize, height: usize) -
         .iter()
         .zip(&columns.weights)
         .map(|(&first, w)| {
-            let at = (0..w.len()).map(|k| clamp(first + k as isize, picture.width) * 3).collect();
+            let at = (0..w.len()).map(|k| clamp(first + k as isize, rect.x0, rect.x1, picture.width) * 3).collect();
             (at, w.as_slice())
         })
         .collect();
@@ -92,7 +94,7 @@ pub fn resample(picture: Picture<'_>, rect: Rect, width: usize, height: usize) -
     for (&first, w) in rows.first.iter().zip(&rows.weights) {
         sum.fill(0.0);
         for (k, &wy) in w.iter().enumerate() {
-            let y = clamp(first + k as isize, picture.height);
+            let y = clamp(first + k as isize, rect.y0, rect.y1, picture.height);
             let slot = match cache.iter().position(|(row, _)| *row == y) {
                 Some(slot) => slot,
                 None => {

@@ -1,3 +1,38 @@
 //! One network = one file. Each has a header that names its paper and the origin of its weights.
+//!
+//! A network lists the tensors that its weights file must hold (`shapes`), so that a file can be
+//! verified without building anything, and is built from verified [`Tensors`](weights::Tensors).
 
+pub mod efficientnet_lite;
+mod inverted_residual;
+pub mod silero_vad;
+pub mod voice_cnn;
 pub mod weights;
+pub mod yunet;
+
+use crate::nn::{Conv2d, ConvConfig};
+
+/// Name and shape of every tensor in a weights file.
+pub type Shapes = Vec<(String, Vec<usize>)>;
+
+/// What the weights file of a network holds; `None` for a network that this program does not know.
+pub fn expected_shapes(network: &str) -> Option<Shapes> {
+    match network {
+        yunet::NETWORK => Some(yunet::shapes()),
+        efficientnet_lite::NETWORK => Some(efficientnet_lite::shapes()),
+        voice_cnn::NETWORK => Some(voice_cnn::shapes()),
+        silero_vad::NETWORK => Some(silero_vad::shapes()),
+        _ => None,
+    }
+}
+
+/// The convolution `name` with `name.weight` and `name.bias`.
+fn conv(
+    tensors: &weights::Tensors,
+    name: &str,
+    config: ConvConfig,
+) -> Result<Conv2d, weights::WeightsError> {
+    let weight = tensors.get(&format!("{name}.weight"))?;
+    let bias = tensors.get(&format!("{name}.bias"))?;
+    Conv2d::new(weight, Some(bias), config).map_err(|e| tensors.unfit(name, &e))
+}

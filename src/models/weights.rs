@@ -1,4 +1,522 @@
 //! Where weights are found, what the manifest says of them, and whether they are whole.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use candle_core::{Device, Tensor};
+use safetensors::{Dtype, SafeTensors};
+use sha2::{Digest, Sha256};
+
+/// The manifest's format that this program reads.
+const SCHEMA: i64 = 1;
+const MANIFEST: &str = "manifest.toml";
+/// Names the folder with the weights, for a program that was moved away from them.
+pub const WEIGHTS_VARIABLE: &str = "VERISCOPE_WEIGHTS";
+
+/// A folder with weights and the manifest that describes them.
+#[derive(Debug, Clone)]
 pub struct WeightStore {
-    _private: (),
+    folder: PathBuf,
+    entries: Vec<WeightEntry>,
+}
+
+/// What the manifest says of one weights file.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WeightEntry {
+    /// The manifest's name for it, such as `face-swap-fast`.
+    #[serde(skip_deserializing)]
+    pub name: String,
+    /// File name inside the folder.
+    pub file: String,
+    /// Of the whole file, 64 small hexadecimal digits.
+    pub sha256: String,
+    pub bytes: u64,
+    /// Which network the weights are for, such as `efficientnet-lite0`.
+    pub network: String,
+    pub input: String,
+    pub licence: String,
+    /// The licence's text inside the folder, for weights that are not ours.
+    pub licence_file: Option<String>,
+    pub origin: String,
+    #[serde(default)]
+    pub training_data: Vec<String>,
+    #[serde(default)]
+    pub metrics: BTreeMap<String, Metric>,
+    pub calibration: Option<Calibration>,
+}
+
+/// A measured figure.
+#[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(untagged)]
+pub enum Metric {
+    Value(f64),
+    /// Value, lower and upper end of its 95 % confidence interval.
+    Interval([f64; 3]),
+}
+
+/// How a score becomes a probability: `sigmoid(a * score + b)`.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Calibration {
+    pub method: String,
+    pub a: f64,
+    pub b: f64,
+    /// The probability from which a window counts as fake.
+    pub threshold: f64,
+    pub fitted_on: String,
+}
+
+/// Why weights cannot be used. Every message is one line and names the file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WeightsError {
+    #[error(
+        "no weights found: no {MANIFEST} in {}; name the folder in {WEIGHTS_VARIABLE}",
+        .looked_in.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ")
+    )]
+    NotFound { looked_in: Vec<PathBuf> },
+    #[error("{}: {detail}", .manifest.display())]
+    Manifest { manifest: PathBuf, detail: String },
+    #[error("{}: no entry `{name}`", .manifest.display())]
+    NoEntry { manifest: PathBuf, name: String },
+    #[error("{}: entry `{name}` has no calibration, so its scores mean nothing", .manifest.display())]
+    NoCalibration { manifest: PathBuf, name: String },
+    #[error("{}: missing, although the manifest lists it as `{name}`", .file.display())]
+    Missing { file: PathBuf, name: String },
+    #[error("{}: cannot be read: {source}", .file.display())]
+    Io { file: PathBuf, source: std::io::Error },
+    #[error("{}: truncated: {found} of {expected} bytes", .file.display())]
+    Truncated { file: PathBuf, expected: u64, found: u64 },
+    #[error("{}: altered: sha256 expected {expected}, found {found}", .file.display())]
+    Altered { file: PathBuf, expected: String, found: String },
+    #[error("{}: not a safetensors file: {detail}", .file.display())]
+    Format { file: PathBuf, detail: String },
+    #[error("{}: weights for `{network}`, a network that this program does not know", .file.display())]
+    UnknownNetwork { file: PathBuf, network: String },
+    #[error("{}: tensor `{tensor}` is missing", .file.display())]
+    MissingTensor { file: PathBuf, tensor: String },
+    #[error("{}: tensor `{tensor}` is not part of the network", .file.display())]
+    UnexpectedTensor { file: PathBuf, tensor: String },
+    #[error("{}: tensor `{tensor}` is {found:?}, expected {expected:?}", .file.display())]
+    Shape { file: PathBuf, tensor: String, expected: Vec<usize>, found: Vec<usize> },
+    #[error("{}: tensor `{tensor}`: {detail}", .file.display())]
+    Tensor { file: PathBuf, tensor: String, detail: String },
+}
+
+impl WeightStore {
+    /// Opens the folder `explicit`, else the one that the environment variable
+    /// `VERISCOPE_WEIGHTS` names, else the first of these that holds a manifest: `weights` beside
+    /// the program, `../share/veriscope/weights` from there, and `weights` in the source tree that
+    /// the program was built from.
+    ///
+    /// # Errors
+    /// No manifest there, or one that cannot be read or understood. A folder that was named is
+    /// never replaced by another one.
+    pub fn open(explicit: Option<&Path>) -> Result<Self, WeightsError> {
+        let named = explicit.map(Path::to_path_buf).or_else(|| {
+            std::env::var_os(WEIGHTS_VARIABLE).filter(|v| !v.is_empty()).map(PathBuf::from)
+        });
+        let folders = match named {
+            Some(folder) => vec![folder],
+            None => Self::usual_folders(),
+        };
+        match folders.iter().find(|folder| folder.join(MANIFEST).is_file()) {
+            Some(folder) => Self::read(folder),
+            None => Err(WeightsError::NotFound { looked_in: folders }),
+        }
+    }
+
+    fn usual_folders() -> Vec<PathBuf> {
+        let mut folders = Vec::new();
+        if let Ok(program) = std::env::current_exe()
+            && let Some(beside) = program.parent()
+        {
+            folders.push(beside.join("weights"));
+            folders.push(beside.join("../share/veriscope/weights"));
+        }
+        folders.push(Path::new(env!("CARGO_MANIFEST_DIR")).join("weights"));
+        folders
+    }
+
+    fn read(folder: &Path) -> Result<Self, WeightsError> {
+        let manifest = folder.join(MANIFEST);
+        let wrong = |detail: String| WeightsError::Manifest { manifest: manifest.clone(), detail };
+        let text = std::fs::read_to_string(&manifest)
+            .map_err(|source| WeightsError::Io { file: manifest.clone(), source })?;
+        let mut table: toml::Table =
+            toml::from_str(&text).map_err(|e| wrong(one_line(&e.to_string())))?;
+        match table.remove("schema").and_then(|v| v.as_integer()) {
+            Some(SCHEMA) => {}
+            Some(other) => return Err(wrong(format!("schema {other}, expected {SCHEMA}"))),
+            None => return Err(wrong("`schema` is missing".to_owned())),
+        }
+        let mut entries = Vec::with_capacity(table.len());
+        for (name, value) in table {
+            let mut entry: WeightEntry = value.try_into().map_err(|e: toml::de::Error| {
+                wrong(format!("`{name}`: {}", one_line(e.message())))
+            })?;
+            let mut parts = Path::new(&entry.file).components();
+            let plain = matches!(parts.next(), Some(std::path::Component::Normal(_)))
+                && parts.next().is_none();
+            if !plain {
+                return Err(wrong(format!("`{name}`: `file` is not a plain file name")));
+            }
+            entry.name = name;
+            entries.push(entry);
+        }
+        Ok(Self { folder: folder.to_path_buf(), entries })
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// All entries, sorted by name.
+    pub fn entries(&self) -> &[WeightEntry] {
+        &self.entries
+    }
+
+    /// # Errors
+    /// No entry of that name.
+    pub fn entry(&self, name: &str) -> Result<&WeightEntry, WeightsError> {
+        self.entries.iter().find(|e| e.name == name).ok_or_else(|| WeightsError::NoEntry {
+            manifest: self.folder.join(MANIFEST),
+            name: name.to_owned(),
+        })
+    }
+
+    /// How this network's scores become probabilities.
+    ///
+    /// # Errors
+    /// No such entry, or one without a calibration.
+    pub fn calibration(&self, name: &str) -> Result<&Calibration, WeightsError> {
+        self.entry(name)?.calibration.as_ref().ok_or_else(|| WeightsError::NoCalibration {
+            manifest: self.folder.join(MANIFEST),
+            name: name.to_owned(),
+        })
+    }
+
+    /// Checks that the file is there, is the one that the manifest describes (size, sha256), and
+    /// holds the tensors that its network needs, no more and no fewer.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn verify(&self, name: &str) -> Result<(), WeightsError> {
+        self.checked(self.entry(name)?).map(drop)
+    }
+
+    /// Verifies a file and reads its tensors, f16 and bf16 turned into f32, onto `device`.
+    ///
+    /// # Errors
+    /// As [`verify`](Self::verify); a tensor of another type; a device that takes no more.
+    pub fn load(&self, name: &str, device: &Device) -> Result<Tensors, WeightsError> {
+        let entry = self.entry(name)?;
+        let data = self.checked(entry)?;
+        let file = self.folder.join(&entry.file);
+        let parsed = parse(&file, &data)?;
+        let mut tensors = HashMap::new();
+        for (tensor, view) in parsed.iter() {
+            let unfit = |detail: String| WeightsError::Tensor {
+                file: file.clone(),
+                tensor: tensor.to_owned(),
+                detail,
+            };
+            let bytes = view.data();
+            let values: Vec<f32> = match view.dtype() {
+                Dtype::F32 => {
+                    bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+                }
+                Dtype::F16 => bytes
+                    .as_chunks::<2>()
+                    .0
+                    .iter()
+                    .map(|b| half::f16::from_le_bytes(*b).to_f32())
+                    .collect(),
+                Dtype::BF16 => bytes
+                    .as_chunks::<2>()
+                    .0
+                    .iter()
+                    .map(|b| half::bf16::from_le_bytes(*b).to_f32())
+                    .collect(),
+                other => return Err(unfit(format!("type {other:?}, expected f32, f16 or bf16"))),
+            };
+            let made = Tensor::from_vec(values, view.shape(), device)
+                .map_err(|e| unfit(one_line(&e.to_string())))?;
+            tensors.insert(tensor.to_owned(), made);
+        }
+        Ok(Tensors { file, tensors })
+    }
+
+    /// The bytes of a file that is whole.
+    fn checked(&self, entry: &WeightEntry) -> Result<Vec<u8>, WeightsError> {
+        let file = self.folder.join(&entry.file);
+        let data = std::fs::read(&file).map_err(|source| {
+            if source.kind() == std::io::ErrorKind::NotFound {
+                WeightsError::Missing { file: file.clone(), name: entry.name.clone() }
+            } else {
+                WeightsError::Io { file: file.clone(), source }
+            }
+        })?;
+        let found = data.len() as u64;
+        if found < entry.bytes {
+            return Err(WeightsError::Truncated { file, expected: entry.bytes, found });
+        }
+        let found = hex(&Sha256::digest(&data));
+        if found != entry.sha256 {
+            return Err(WeightsError::Altered { file, expected: entry.sha256.clone(), found });
+        }
+        let Some(expected) = super::expected_shapes(&entry.network) else {
+            return Err(WeightsError::UnknownNetwork { file, network: entry.network.clone() });
+        };
+        check_shapes(&file, &parse(&file, &data)?, &expected)?;
+        Ok(data)
+    }
+}
+
+fn parse<'a>(file: &Path, data: &'a [u8]) -> Result<SafeTensors<'a>, WeightsError> {
+    SafeTensors::deserialize(data).map_err(|e| WeightsError::Format {
+        file: file.to_path_buf(),
+        detail: one_line(&e.to_string()),
+    })
+}
+
+fn check_shapes(
+    file: &Path,
+    parsed: &SafeTensors,
+    expected: &super::Shapes,
+) -> Result<(), WeightsError> {
+    for (tensor, shape) in expected {
+        let Ok(view) = parsed.tensor(tensor) else {
+            return Err(WeightsError::MissingTensor {
+                file: file.to_path_buf(),
+                tensor: tensor.clone(),
+            });
+        };
+        if view.shape() != shape {
+            return Err(WeightsError::Shape {
+                file: file.to_path_buf(),
+                tensor: tensor.clone(),
+                expected: shape.clone(),
+                found: view.shape().to_vec(),
+            });
+        }
+    }
+    let known: std::collections::HashSet<&str> =
+        expected.iter().map(|(name, _)| name.as_str()).collect();
+    match parsed.names().into_iter().filter(|name| !known.contains(name)).min() {
+        Some(tensor) => Err(WeightsError::UnexpectedTensor {
+            file: file.to_path_buf(),
+            tensor: tensor.to_owned(),
+        }),
+        None => Ok(()),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The verified tensors of one weights file, all f32.
+#[derive(Debug)]
+pub struct Tensors {
+    file: PathBuf,
+    tensors: HashMap<String, Tensor>,
+}
+
+impl Tensors {
+    /// # Errors
+    /// No tensor of that name.
+    pub fn get(&self, name: &str) -> Result<&Tensor, WeightsError> {
+        self.tensors.get(name).ok_or_else(|| WeightsError::MissingTensor {
+            file: self.file.clone(),
+            tensor: name.to_owned(),
+        })
+    }
+
+    /// The error for a tensor that is there but does not fit where it is used.
+    pub fn unfit(&self, tensor: &str, cause: &dyn std::fmt::Display) -> WeightsError {
+        WeightsError::Tensor {
+            file: self.file.clone(),
+            tensor: tensor.to_owned(),
+            detail: one_line(&cause.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn shipped() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("weights")
+    }
+
+    /// A store that holds only the face detector, and the path of its file.
+    fn copy() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("yunet.safetensors");
+        fs::copy(shipped().join("yunet.safetensors"), &file).unwrap();
+        describe(folder.path(), &fs::read(&file).unwrap());
+        (folder, file)
+    }
+
+    /// Writes a manifest that calls `data` the right weights.
+    fn describe(folder: &Path, data: &[u8]) {
+        let text = format!(
+            "schema = 1\n[yunet]\nfile = \"yunet.safetensors\"\nsha256 = \"{}\"\nbytes = {}\n\
+             network = \"yunet\"\ninput = \"pictures\"\nlicence = \"MIT\"\norigin = \"here\"\n\
+             [yunet.metrics]\nauc = [0.9, 0.8, 0.95]\nimages = 12\n\
+             [yunet.calibration]\nmethod = \"platt\"\na = 2.0\nb = -1.0\nthreshold = 0.5\n\
+             fitted_on = \"nothing\"\n",
+            hex(&Sha256::digest(data)),
+            data.len()
+        );
+        fs::write(folder.join(MANIFEST), text).unwrap();
+    }
+
+    fn complaint(folder: &Path) -> String {
+        let store = WeightStore::open(Some(folder)).unwrap();
+        let text = store.verify("yunet").unwrap_err().to_string();
+        assert_eq!(store.load("yunet", &Device::Cpu).unwrap_err().to_string(), text);
+        assert!(text.contains("yunet.safetensors") && !text.contains('\n'), "{text}");
+        text
+    }
+
+    #[test]
+    fn every_shipped_file_is_whole_and_has_its_licence() {
+        let store = WeightStore::open(Some(&shipped())).unwrap();
+        assert!(store.entries().len() >= 2);
+        for entry in store.entries() {
+            store.verify(&entry.name).unwrap();
+            if let Some(licence) = &entry.licence_file {
+                assert!(store.folder().join(licence).is_file(), "{licence}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_manifest_is_read_in_full() {
+        let (folder, _) = copy();
+        let store = WeightStore::open(Some(folder.path())).unwrap();
+        let entry = store.entry("yunet").unwrap();
+        assert_eq!(entry.metrics["auc"], Metric::Interval([0.9, 0.8, 0.95]));
+        assert_eq!(entry.metrics["images"], Metric::Value(12.0));
+        let calibration = entry.calibration.as_ref().unwrap();
+        assert_eq!((calibration.a, calibration.b), (2.0, -1.0));
+        assert!(store.entry("other").unwrap_err().to_string().contains("`other`"));
+    }
+
+    #[test]
+    fn half_precision_is_loaded_as_f32() {
+        let values: Vec<u8> =
+            [1.5f32, -2.0].iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect();
+        let store = WeightStore::open(Some(&shipped())).unwrap();
+        // Through the public way only files of known networks load; hence a whole network in f16.
+        let all = store.load("yunet", &Device::Cpu).unwrap();
+        let data: Vec<(String, Vec<usize>, Vec<u8>)> = crate::models::yunet::shapes()
+            .into_iter()
+            .map(|(name, shape)| {
+                let n = shape.iter().product::<usize>();
+                (name, shape, values.iter().copied().cycle().take(2 * n).collect())
+            })
+            .collect();
+        let views = data.iter().map(|(name, shape, bytes)| {
+            let view = safetensors::tensor::TensorView::new(Dtype::F16, shape.clone(), bytes);
+            (name.clone(), view.unwrap())
+        });
+        let bytes = safetensors::serialize(views, None).unwrap();
+        let (folder, file) = copy();
+        fs::write(file, &bytes).unwrap();
+        describe(folder.path(), &bytes);
+        let store = WeightStore::open(Some(folder.path())).unwrap();
+        let tensors = store.load("yunet", &Device::Cpu).unwrap();
+        let name = "backbone.model0.conv1.bias";
+        let bias = tensors.get(name).unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(bias[..3], [1.5, -2.0, 1.5]);
+        assert_eq!(all.get(name).unwrap().dims(), [16]);
+    }
+
+    #[test]
+    fn a_missing_truncated_or_altered_file_is_named() {
+        let (folder, file) = copy();
+        let whole = fs::read(&file).unwrap();
+        fs::remove_file(&file).unwrap();
+        assert!(complaint(folder.path()).contains("missing"));
+        fs::write(&file, &whole[..whole.len() - 1]).unwrap();
+        assert!(complaint(folder.path()).contains("truncated: 223071 of 223072"));
+        let mut altered = whole.clone();
+        altered[100_000] ^= 1;
+        fs::write(&file, &altered).unwrap();
+        let text = complaint(folder.path());
+        assert!(text.contains(&hex(&Sha256::digest(&whole))), "{text}");
+        assert!(text.contains(&hex(&Sha256::digest(&altered))), "{text}");
+        let longer: Vec<u8> = whole.iter().copied().chain([0]).collect();
+        fs::write(&file, longer).unwrap();
+        assert!(complaint(folder.path()).contains("altered"));
+        describe(folder.path(), b"not tensors at all");
+        fs::write(&file, b"not tensors at all").unwrap();
+        assert!(complaint(folder.path()).contains("not a safetensors file"));
+    }
+
+    #[test]
+    fn tensors_that_do_not_fit_the_network_are_named() {
+        let bytes = [0u8; 16 * 1024];
+        let write = |change: &dyn Fn(&mut super::super::Shapes)| {
+            let mut shapes = crate::models::yunet::shapes();
+            change(&mut shapes);
+            let views: Vec<_> = shapes
+                .into_iter()
+                .map(|(name, shape)| {
+                    let n = 4 * shape.iter().product::<usize>();
+                    let view = safetensors::tensor::TensorView::new(Dtype::F32, shape, &bytes[..n]);
+                    (name, view.unwrap())
+                })
+                .collect();
+            let data = safetensors::serialize(views, None).unwrap();
+            let (folder, file) = copy();
+            fs::write(file, &data).unwrap();
+            describe(folder.path(), &data);
+            complaint(folder.path())
+        };
+        let bias = "backbone.model0.conv1.bias";
+        let text = write(&|s| s.iter_mut().filter(|t| t.0 == bias).for_each(|t| t.1 = vec![17]));
+        assert!(text.contains(bias) && text.contains("[17]") && text.contains("[16]"), "{text}");
+        let text = write(&|s| s.retain(|t| t.0 != bias));
+        assert!(text.contains(&format!("`{bias}` is missing")), "{text}");
+        let text = write(&|s| s.push(("stray".to_owned(), vec![1])));
+        assert!(text.contains("`stray` is not part"), "{text}");
+    }
+
+    #[test]
+    fn a_bad_manifest_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |text: &str| {
+            fs::write(folder.path().join(MANIFEST), text).unwrap();
+            WeightStore::open(Some(folder.path())).unwrap_err().to_string()
+        };
+        assert!(open("schema = ").contains(MANIFEST));
+        assert!(open("").contains("`schema` is missing"));
+        assert!(open("schema = 2").contains("schema 2"));
+        assert!(open("schema = 1\n[x]\nfile = \"a\"").contains("`x`"));
+        let rest =
+            "sha256 = \"\"\nbytes = 1\nnetwork = \"\"\ninput = \"\"\nlicence = \"\"\norigin = \"\"";
+        let text = open(&format!("schema = 1\n[x]\nfile = \"../a\"\n{rest}"));
+        assert!(text.contains("plain file name"), "{text}");
+        let text = open(&format!("schema = 1\n[x]\nfile = \"a\"\nfil = 1\n{rest}"));
+        assert!(text.contains("fil"), "{text}");
+    }
+
+    #[test]
+    fn a_named_folder_without_manifest_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = WeightStore::open(Some(folder.path())).unwrap_err().to_string();
+        assert!(text.contains(&folder.path().display().to_string()), "{text}");
+    }
 }

@@ -1,1 +1,162 @@
-//! nn
+//! The operations that candle lacks or does slowly on a CPU.
+//!
+//! Layers are candle custom operations ([`candle_core::CustomOp1`] and `CustomOp2`): a model calls
+//! `forward` on tensors and does not know which device runs. Activations are NHWC (channels last),
+//! contiguous f32; weights come in PyTorch's layout and are packed once, when a layer is made.
+//!
+//! On the CPU an output value is one chain of fused multiply-adds in a fixed order, however the
+//! work is cut into blocks. Hence the same input gives the same bits on the same machine, whatever
+//! the batch that it travels in and however many threads run. Threads are those of the current
+//! rayon pool.
+
+mod conv;
+mod depthwise;
+mod matrix;
+mod pool;
+mod simd;
+
+pub use conv::{Conv2d, ConvConfig, Linear, Padding};
+pub use pool::{global_avg_pool, max_pool_2x2, mean_std_pool, upsample_2x_add};
+pub use simd::Isa;
+
+use candle_core::{CpuStorage, Layout, Result, Tensor, bail};
+
+/// What is applied to an output value after the bias and the residual were added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Activation {
+    #[default]
+    None,
+    /// `max(x, 0)`.
+    Relu,
+    /// `min(max(x, 0), 6)`.
+    Relu6,
+    /// `x * sigmoid(x)`.
+    Silu,
+    Sigmoid,
+}
+
+impl Activation {
+    /// The two that need an exponential; the others are applied inside the kernels.
+    fn exponential(self) -> Option<fn(f32) -> f32> {
+        match self {
+            Self::Silu => Some(|x| x * sigmoid(x)),
+            Self::Sigmoid => Some(sigmoid),
+            Self::None | Self::Relu | Self::Relu6 => None,
+        }
+    }
+}
+
+/// `1 / (1 + exp(-x))`, within 0..=1 for every number.
+pub fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+/// Folds a batch norm into the convolution before it: `weight` [out, ...] is scaled by
+/// `gamma / sqrt(var + eps)` per output channel, and a bias takes the rest. `bias` is that of the
+/// convolution, where it has one. The arithmetic is f64, the result f32.
+///
+/// # Errors
+/// Vectors whose length is not `out`.
+pub fn fold_bn(
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    gamma: &Tensor,
+    beta: &Tensor,
+    mean: &Tensor,
+    var: &Tensor,
+    eps: f64,
+) -> Result<(Tensor, Tensor)> {
+    let out = weight.dim(0)?;
+    let vector = |name: &str, t: &Tensor| -> Result<Vec<f32>> {
+        if t.dims() != [out] {
+            bail!(
+                "fold_bn: {name} is {:?}, the weight {:?} needs [{out}]",
+                t.dims(),
+                weight.dims()
+            );
+        }
+        t.to_vec1()
+    };
+    let (gamma, beta) = (vector("gamma", gamma)?, vector("beta", beta)?);
+    let (mean, var) = (vector("mean", mean)?, vector("variance", var)?);
+    let bias = bias.map_or_else(|| Ok(vec![0.0; out]), |b| vector("bias", b))?;
+    let mut values = weight.flatten_all()?.to_vec1::<f32>()?;
+    let per_channel = values.len() / out.max(1);
+    let mut folded = Vec::with_capacity(out);
+    for (c, kernel) in values.chunks_mut(per_channel.max(1)).enumerate() {
+        let scale = f64::from(gamma[c]) / (f64::from(var[c]) + eps).sqrt();
+        for w in kernel {
+            *w = (f64::from(*w) * scale) as f32;
+        }
+        folded
+            .push((f64::from(beta[c]) + (f64::from(bias[c]) - f64::from(mean[c])) * scale) as f32);
+    }
+    let device = weight.device();
+    Ok((Tensor::from_vec(values, weight.shape(), device)?, Tensor::from_vec(folded, out, device)?))
+}
+
+/// The values of a contiguous f32 argument, or an error that names the operation.
+fn contiguous<'a>(op: &str, storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    let Some((start, end)) = layout.contiguous_offsets() else {
+        bail!("{op}: an argument of shape {:?} is not contiguous", layout.shape().dims());
+    };
+    match storage.as_slice::<f32>()?.get(start..end) {
+        Some(values) => Ok(values),
+        None => bail!("{op}: storage is shorter than shape {:?}", layout.shape().dims()),
+    }
+}
+
+/// [n, h, w, c] of an argument, or an error that names the operation.
+fn nhwc(op: &str, layout: &Layout) -> Result<[usize; 4]> {
+    match *layout.shape().dims() {
+        [n, h, w, c] => Ok([n, h, w, c]),
+        ref other => bail!("{op}: expected [batch, height, width, channels], got {other:?}"),
+    }
+}
+
+/// An output under construction, to which several threads write disjoint parts. Nothing is zeroed
+/// first: the kernels write every value.
+struct Output {
+    values: Vec<f32>,
+    len: usize,
+}
+
+/// Where threads write. Blocks of the work never overlap.
+#[derive(Clone, Copy)]
+struct OutputPtr(*mut f32);
+
+// SAFETY: each task writes only the part of the output that is its own.
+unsafe impl Send for OutputPtr {}
+// SAFETY: as above.
+unsafe impl Sync for OutputPtr {}
+
+impl OutputPtr {
+    /// # Safety
+    /// `offset` lies within the output.
+    #[inline(always)]
+    unsafe fn at(self, offset: usize) -> *mut f32 {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.add(offset) }
+    }
+}
+
+impl Output {
+    fn new(len: usize) -> Self {
+        Self { values: Vec::with_capacity(len), len }
+    }
+
+    fn ptr(&mut self) -> OutputPtr {
+        OutputPtr(self.values.as_mut_ptr())
+    }
+
+    /// # Safety
+    /// All `len` values have been written.
+    unsafe fn finish(mut self) -> CpuStorage {
+        // SAFETY: the capacity is `len`, and the caller promises that the values are there.
+        unsafe { self.values.set_len(self.len) };
+        CpuStorage::F32(self.values)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 //! Speech: voice activity → windows. Sound comes in as 16 kHz mono from [`crate::media`].
 
 pub mod activity;
+pub mod features;
 pub mod quality;
 pub mod windows;
 

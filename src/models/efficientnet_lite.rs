@@ -1,0 +1,129 @@
+//! EfficientNet-Lite0 with one output: the logit that a face crop is forged.
+//!
+//! Tan, Le: "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019,
+//! in the Lite form (ReLU6, no squeeze and excitation). Weights: ours, trained by
+//! `scripts/train/face_swap` from ImageNet weights.
+
+use candle_core::{Result, Tensor, bail};
+
+use super::Shapes;
+use super::inverted_residual::{Block, BlockSpec, ConvBn};
+use super::weights::{Tensors, WeightsError};
+use crate::nn::{Activation, Conv2d, Linear, global_avg_pool};
+
+/// Its name in the manifest.
+pub const NETWORK: &str = "efficientnet-lite0";
+/// Height and width of the input.
+pub const SIZE: usize = 144;
+/// What is subtracted from R, G and B in 0..1.
+pub const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+/// What they are then divided by.
+pub const STD: [f32; 3] = [0.229, 0.224, 0.225];
+
+const BN_EPS: f64 = 1e-3;
+const STEM: usize = 32;
+const HEAD: usize = 1280;
+/// Blocks, kernel, stride of the first, expansion, output channels.
+const STAGES: [(usize, usize, usize, usize, usize); 7] = [
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+];
+
+/// The network.
+pub struct EfficientNetLite {
+    stem: Conv2d,
+    blocks: Vec<Block>,
+    head: Conv2d,
+    classifier: Linear,
+}
+
+const fn stem() -> ConvBn {
+    ConvBn {
+        inputs: 3,
+        outputs: STEM,
+        kernel: 3,
+        stride: 2,
+        depthwise: false,
+        activation: Activation::Relu6,
+    }
+}
+
+fn blocks() -> (Vec<BlockSpec>, usize) {
+    let (mut specs, mut inputs) = (Vec::new(), STEM);
+    for (count, kernel, first_stride, expansion, outputs) in STAGES {
+        for i in 0..count {
+            specs.push(BlockSpec {
+                inputs,
+                inner: inputs * expansion,
+                outputs,
+                kernel,
+                stride: if i == 0 { first_stride } else { 1 },
+                activation: Activation::Relu6,
+                depthwise_name: "depthwise",
+            });
+            inputs = outputs;
+        }
+    }
+    (specs, inputs)
+}
+
+/// The tensors of a weights file.
+pub fn shapes() -> Shapes {
+    let mut shapes = Shapes::new();
+    stem().shapes("stem", &mut shapes);
+    let (specs, last) = blocks();
+    for (i, spec) in specs.iter().enumerate() {
+        spec.shapes(&format!("blocks.{i}"), &mut shapes);
+    }
+    ConvBn::pointwise(last, HEAD, Activation::Relu6).shapes("head", &mut shapes);
+    shapes.push(("classifier.weight".to_owned(), vec![1, HEAD]));
+    shapes.push(("classifier.bias".to_owned(), vec![1]));
+    shapes
+}
+
+impl EfficientNetLite {
+    /// Folds the batch norms and packs the weights.
+    ///
+    /// # Errors
+    /// A tensor that is missing or does not fit.
+    pub fn new(tensors: &Tensors) -> std::result::Result<Self, WeightsError> {
+        let (specs, last) = blocks();
+        let weight = tensors.get("classifier.weight")?;
+        let bias = tensors.get("classifier.bias")?;
+        Ok(Self {
+            stem: stem().load(tensors, "stem", BN_EPS)?,
+            blocks: specs
+                .iter()
+                .enumerate()
+                .map(|(i, spec)| spec.load(tensors, &format!("blocks.{i}"), BN_EPS))
+                .collect::<std::result::Result<_, _>>()?,
+            head: ConvBn::pointwise(last, HEAD, Activation::Relu6).load(tensors, "head", BN_EPS)?,
+            classifier: Linear::new(weight, Some(bias), Activation::None)
+                .map_err(|e| tensors.unfit("classifier.weight", &e))?,
+        })
+    }
+
+    /// One logit a crop, higher = fake. `x`: [n, 144, 144, 3], f32, RGB, `(x / 255 - MEAN) / STD`.
+    ///
+    /// # Errors
+    /// Another shape or type.
+    pub fn forward(&self, x: &Tensor) -> Result<Vec<f32>> {
+        match *x.dims() {
+            [_, SIZE, SIZE, 3] => {}
+            ref other => {
+                bail!("efficientnet-lite0: expected [n, {SIZE}, {SIZE}, 3], got {other:?}")
+            }
+        }
+        let mut y = self.stem.forward(x)?;
+        for block in &self.blocks {
+            y = block.forward(&y)?;
+        }
+        let pooled = global_avg_pool(&self.head.forward(&y)?)?;
+        self.classifier.forward(&pooled)?.flatten_all()?.to_vec1()
+    }
+}

@@ -1,0 +1,198 @@
+//! Pooling and resizing.
+
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+
+use super::conv::for_each_task;
+use super::simd::{Isa, Kernel, Simd, dispatch};
+use super::{Output, OutputPtr, contiguous, nhwc};
+
+/// Output values in a task.
+const BLOCK: usize = 32 * 1024;
+
+/// Maximum over 2×2 pixels with stride 2: [n, h, w, c] → [n, h / 2, w / 2, c]. An odd last row or
+/// column is left out.
+///
+/// # Errors
+/// Another rank or type; a picture less than 2 pixels high or wide.
+pub fn max_pool_2x2(x: &Tensor) -> Result<Tensor> {
+    x.contiguous()?.apply_op1_no_bwd(&MaxPool2x2)
+}
+
+/// `x` plus `small` with each pixel of `small` repeated 2×2: [n, h, w, c] and
+/// [n, h / 2, w / 2, c] → [n, h, w, c].
+///
+/// # Errors
+/// Other shapes or types.
+pub fn upsample_2x_add(x: &Tensor, small: &Tensor) -> Result<Tensor> {
+    x.contiguous()?.apply_op2_no_bwd(&small.contiguous()?, &Upsample2xAdd)
+}
+
+/// Mean over height and width: [n, h, w, c] → [n, c].
+///
+/// # Errors
+/// Another rank or type; an empty picture.
+pub fn global_avg_pool(x: &Tensor) -> Result<Tensor> {
+    x.contiguous()?.apply_op1_no_bwd(&Statistics { eps: None })
+}
+
+/// Mean and standard deviation over height and width: [n, h, w, c] → [n, 2 * c], means first. The
+/// deviation is `sqrt(v + eps)`, `v` the population variance, computed around the mean.
+///
+/// # Errors
+/// Another rank or type; an empty picture.
+pub fn mean_std_pool(x: &Tensor, eps: f32) -> Result<Tensor> {
+    x.contiguous()?.apply_op1_no_bwd(&Statistics { eps: Some(eps) })
+}
+
+struct MaxPool2x2;
+
+impl CustomOp1 for MaxPool2x2 {
+    fn name(&self) -> &'static str {
+        "max_pool_2x2"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let [n, h, w, c] = nhwc(self.name(), layout)?;
+        if h < 2 || w < 2 {
+            bail!("max_pool_2x2: input {:?} is smaller than 2x2", [n, h, w, c]);
+        }
+        let x = contiguous(self.name(), storage, layout)?;
+        let (out_h, out_w) = (h / 2, w / 2);
+        let mut output = Output::new(n * out_h * out_w * c);
+        let out = output.ptr();
+        let rows = n * out_h;
+        let block = (BLOCK / (out_w * c).max(1)).max(1);
+        for_each_task(rows.div_ceil(block), |t| {
+            for row in t * block..((t + 1) * block).min(rows) {
+                let top = (row / out_h * h + row % out_h * 2) * w * c;
+                let rows = &x[top..top + 2 * w * c];
+                let work = MaxRow { rows, w, c, out_w, out, at: row * out_w * c };
+                // SAFETY: `best` is available; `rows` are two whole rows; each row of the output
+                // is written by one task.
+                unsafe { dispatch(Isa::best(), work) }
+            }
+        });
+        // SAFETY: all rows were written.
+        Ok((unsafe { output.finish() }, Shape::from((n, out_h, out_w, c))))
+    }
+}
+
+struct MaxRow<'a> {
+    rows: &'a [f32],
+    w: usize,
+    c: usize,
+    out_w: usize,
+    out: OutputPtr,
+    at: usize,
+}
+
+impl Kernel for MaxRow<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        for ox in 0..self.out_w {
+            let mut channel = 0;
+            while channel < self.c {
+                let lanes = (self.c - channel).min(S::LANES);
+                // SAFETY: pixels 2 * ox and 2 * ox + 1 are inside both rows; at most `c` channels.
+                unsafe {
+                    let load = |p: *const f32| {
+                        if lanes == S::LANES { S::load(p) } else { S::load_partial(p, lanes) }
+                    };
+                    let p = self.rows.as_ptr().add(2 * ox * self.c + channel);
+                    let below = p.add(self.w * self.c);
+                    let upper = S::max(load(p), load(p.add(self.c)));
+                    let lower = S::max(load(below), load(below.add(self.c)));
+                    let to = self.out.at(self.at + ox * self.c + channel);
+                    let y = S::max(upper, lower);
+                    if lanes == S::LANES {
+                        S::store(to, y);
+                    } else {
+                        S::store_partial(to, y, lanes);
+                    }
+                }
+                channel += lanes;
+            }
+        }
+    }
+}
+
+struct Upsample2xAdd;
+
+impl CustomOp2 for Upsample2xAdd {
+    fn name(&self) -> &'static str {
+        "upsample_2x_add"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let [n, h, w, c] = nhwc(self.name(), l1)?;
+        if l2.shape().dims() != [n, h / 2, w / 2, c] || h % 2 != 0 || w % 2 != 0 {
+            bail!(
+                "upsample_2x_add: {:?} is not twice the size of {:?}",
+                l1.shape().dims(),
+                l2.shape().dims()
+            );
+        }
+        let large = contiguous(self.name(), s1, l1)?;
+        let small = contiguous(self.name(), s2, l2)?;
+        let mut output = Vec::with_capacity(large.len());
+        let line = (w * c).max(1);
+        for (row, values) in large.chunks(line).enumerate() {
+            let below = row / h * (h / 2) + row % h / 2;
+            let small = &small[below * line / 2..(below + 1) * line / 2];
+            for (pair, s) in values.chunks(2 * c).zip(small.chunks(c)) {
+                let (left, right) = pair.split_at(c);
+                output.extend(left.iter().zip(s).map(|(a, b)| a + b));
+                output.extend(right.iter().zip(s).map(|(a, b)| a + b));
+            }
+        }
+        Ok((CpuStorage::F32(output), Shape::from((n, h, w, c))))
+    }
+}
+
+/// Means over all pixels, and standard deviations where `eps` is given.
+struct Statistics {
+    eps: Option<f32>,
+}
+
+impl CustomOp1 for Statistics {
+    fn name(&self) -> &'static str {
+        if self.eps.is_some() { "mean_std_pool" } else { "global_avg_pool" }
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let [n, h, w, c] = nhwc(self.name(), layout)?;
+        if h * w * c == 0 {
+            bail!("{}: empty input {:?}", self.name(), [n, h, w, c]);
+        }
+        let x = contiguous(self.name(), storage, layout)?;
+        let width = if self.eps.is_some() { 2 * c } else { c };
+        let scale = 1.0 / (h * w) as f32;
+        let mut output = Vec::with_capacity(n * width);
+        let mut sums = vec![0.0f32; c];
+        for image in x.chunks(h * w * c) {
+            sums.fill(0.0);
+            for pixel in image.chunks(c) {
+                sums.iter_mut().zip(pixel).for_each(|(s, v)| *s += v);
+            }
+            let from = output.len();
+            output.extend(sums.iter().map(|s| s * scale));
+            if let Some(eps) = self.eps {
+                sums.fill(0.0);
+                for pixel in image.chunks(c) {
+                    let means = &output[from..from + c];
+                    for ((s, v), m) in sums.iter_mut().zip(pixel).zip(means) {
+                        *s += (v - m) * (v - m);
+                    }
+                }
+                output.extend(sums.iter().map(|s| (s * scale + eps).sqrt()));
+            }
+        }
+        Ok((CpuStorage::F32(output), Shape::from((n, width))))
+    }
+}

@@ -1,0 +1,184 @@
+//! Every network against what its original answers, on the fixed inputs in tests/golden. The
+//! scripts that made those files are scripts/weights/golden_third_party.py and the `golden.py`
+//! beside each training.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor};
+use veriscope::models::efficientnet_lite::EfficientNetLite;
+use veriscope::models::silero_vad::{SileroVad, VadState};
+use veriscope::models::voice_cnn::VoiceCnn;
+use veriscope::models::weights::{Tensors, WeightStore};
+use veriscope::models::yunet::{RawFace, YuNet};
+use veriscope::nn::sigmoid;
+use veriscope::speech::features::{Features, WINDOW};
+
+const TOLERANCE: f32 = 1e-4;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn golden(name: &str) -> HashMap<String, Tensor> {
+    let file = Path::new("tests/golden").join(format!("{name}.safetensors"));
+    candle_core::safetensors::load(root().join(file), &Device::Cpu).unwrap()
+}
+
+fn load(name: &str) -> Tensors {
+    let store = WeightStore::open(Some(&root().join("weights"))).unwrap();
+    store.load(name, &Device::Cpu).unwrap()
+}
+
+fn flat(t: &Tensor) -> Vec<f32> {
+    t.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// Equal to 1e-4, relative where values are greater than 1.
+fn assert_close(what: &str, got: &[f32], want: &[f32]) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    for (i, (g, w)) in got.iter().zip(want).enumerate() {
+        assert!((g - w).abs() <= TOLERANCE * w.abs().max(1.0), "{what}: {i}: {g}, expected {w}");
+    }
+}
+
+#[test]
+fn yunet_answers_as_onnxruntime_does() {
+    let golden = golden("yunet");
+    let net = YuNet::new(&load("yunet")).unwrap();
+    let x = golden["pictures"].to_dtype(DType::F32).unwrap();
+    for (level, stride) in net.heads(&x).unwrap().iter().zip([8, 16, 32]) {
+        let part = |from: usize, width: usize| flat(&level.narrow(3, from, width).unwrap());
+        let probability = |from| part(from, 1).into_iter().map(sigmoid).collect::<Vec<_>>();
+        let want = |name: &str| flat(&golden[&format!("{name}_{stride}")]);
+        assert_close("class", &probability(0), &want("cls"));
+        assert_close("objectness", &probability(1), &want("obj"));
+        assert_close("box", &part(2, 4), &want("bbox"));
+        assert_close("landmarks", &part(6, 10), &want("kps"));
+    }
+}
+
+#[test]
+fn yunet_decodes_as_opencv_does() {
+    let golden = golden("yunet");
+    let net = YuNet::new(&load("yunet")).unwrap();
+    let x = golden["pictures"].to_dtype(DType::F32).unwrap();
+    for (i, mut faces) in net.forward(&x, 0.3).unwrap().into_iter().enumerate() {
+        faces.sort_by(|a, b| b.score.total_cmp(&a.score));
+        let mut want = golden[&format!("faces_{i}")].to_vec2::<f32>().unwrap();
+        want.sort_by(|a, b| b[14].total_cmp(&a[14]));
+        assert_eq!(faces.len(), want.len());
+        assert!(!faces.is_empty());
+        for (face, want) in faces.iter().zip(want) {
+            let mut got = vec![face.x, face.y, face.width, face.height];
+            got.extend(face.landmarks.iter().flatten());
+            got.push(face.score);
+            assert_close("face", &got, &want);
+        }
+    }
+}
+
+#[test]
+fn yunet_gives_a_picture_the_same_faces_in_any_batch() {
+    let net = YuNet::new(&load("yunet")).unwrap();
+    let x = golden("yunet")["pictures"].to_dtype(DType::F32).unwrap();
+    let together = net.forward(&x, 0.0).unwrap();
+    for (i, faces) in together.iter().enumerate() {
+        let alone: Vec<Vec<RawFace>> = net.forward(&x.narrow(0, i, 1).unwrap(), 0.0).unwrap();
+        assert_eq!(alone.as_slice(), std::slice::from_ref(faces));
+    }
+}
+
+#[test]
+fn yunet_refuses_pictures_of_other_shapes() {
+    let net = YuNet::new(&load("yunet")).unwrap();
+    for shape in [vec![1, 33, 64, 3], vec![1, 64, 64, 1], vec![64, 64, 3], vec![1, 0, 64, 3]] {
+        let x = Tensor::zeros(shape.clone(), DType::F32, &Device::Cpu).unwrap();
+        let text = net.forward(&x, 0.5).unwrap_err().to_string();
+        assert!(text.contains("yunet") && text.contains(&format!("{shape:?}")), "{text}");
+    }
+}
+
+#[test]
+fn silero_vad_answers_as_onnxruntime_does() {
+    let golden = golden("silero_vad");
+    let net = SileroVad::new(&load("silero-vad")).unwrap();
+    let mut state = VadState::default();
+    let mut got = net.forward(&flat(&golden["wave"]), &mut state).unwrap();
+    got.extend(net.finish(&mut state).unwrap());
+    let want = flat(&golden["probabilities"]);
+    assert!(want.iter().any(|p| *p > 0.5) && want.iter().any(|p| *p < 0.1));
+    assert_close("speech", &got, &want);
+}
+
+#[test]
+fn silero_vad_gives_the_same_bits_however_the_stream_is_cut() {
+    let net = SileroVad::new(&load("silero-vad")).unwrap();
+    let wave = flat(&golden("silero_vad")["wave"]);
+    // Long enough for several batches of chunks.
+    let wave: Vec<f32> = wave.iter().copied().cycle().take(300 * 512 + 100).collect();
+    let run = |pieces: &[usize]| {
+        let (mut state, mut rest, mut all) = (VadState::default(), wave.as_slice(), Vec::new());
+        for n in pieces.iter().cycle() {
+            let (piece, behind) = rest.split_at((*n).min(rest.len()));
+            all.extend(net.forward(piece, &mut state).unwrap());
+            rest = behind;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        all.extend(net.finish(&mut state).unwrap());
+        all.into_iter().map(f32::to_bits).collect::<Vec<_>>()
+    };
+    let whole = run(&[usize::MAX]);
+    assert_eq!(whole.len(), 301);
+    assert_eq!(run(&[512]), whole);
+    assert_eq!(run(&[1, 700, 63, 5000, 511]), whole);
+}
+
+#[test]
+fn silero_vad_ends_a_stream_only_where_samples_are_left() {
+    let net = SileroVad::new(&load("silero-vad")).unwrap();
+    let mut state = VadState::default();
+    assert_eq!(net.finish(&mut state).unwrap(), None);
+    assert_eq!(net.forward(&[0.0; 1024], &mut state).unwrap().len(), 2);
+    assert_eq!(net.finish(&mut state).unwrap(), None);
+    assert_eq!(net.forward(&[0.0; 511], &mut state).unwrap().len(), 0);
+    assert!(net.finish(&mut state).unwrap().is_some());
+}
+
+/// NCHW, as PyTorch has it, to NHWC.
+fn channels_last(t: &Tensor) -> Tensor {
+    t.permute((0, 2, 3, 1)).unwrap().contiguous().unwrap()
+}
+
+#[test]
+fn the_face_swap_network_answers_as_pytorch_does() {
+    let golden = golden("face_swap_fast");
+    let net = EfficientNetLite::new(&load("face-swap-fast")).unwrap();
+    let x = channels_last(&golden["input"]);
+    let logits = net.forward(&x).unwrap();
+    assert_close("logits", &logits, &flat(&golden["output"]));
+    let alone = net.forward(&x.narrow(0, 1, 1).unwrap()).unwrap();
+    assert_eq!(alone[0].to_bits(), logits[1].to_bits());
+    let text = net.forward(&golden["input"]).unwrap_err().to_string();
+    assert!(text.contains("[2, 3, 144, 144]"), "{text}");
+}
+
+#[test]
+fn the_voice_clone_network_answers_as_pytorch_does() {
+    let golden = golden("voice_clone_fast");
+    let net = VoiceCnn::new(&load("voice-clone-fast")).unwrap();
+    let waves = flat(&golden["wave"]);
+    let windows: Vec<&[f32]> = waves.chunks(WINDOW).collect();
+    let features = Features::new().batch(&windows).unwrap();
+    assert_close("features", &features, &flat(&golden["features"]));
+    let want = flat(&golden["output"]);
+    let alone = net.forward_features(&channels_last(&golden["features"])).unwrap();
+    assert_close("network", &alone, &want);
+    let logits = net.forward(&windows).unwrap();
+    assert_close("logits", &logits, &want);
+    let second = net.forward(&windows[1..]).unwrap();
+    assert_eq!(second[0].to_bits(), logits[1].to_bits());
+    assert!(net.forward(&[&waves[..100]]).is_err());
+}
