@@ -301,6 +301,8 @@ impl ReasonCode {
             Self::NoVideo => "the file has no pictures",
             Self::NoAudio => "the file has no sound",
             Self::InferenceError => "a network failed",
+            Self::UnreadContainer => "labels of this container are not read",
+            Self::LabelsPartlyRead => "a part of the file could not be searched for labels",
         }
     }
 }

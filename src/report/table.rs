@@ -835,6 +835,8 @@ fn words(code: ReasonCode) -> &'static str {
         ReasonCode::NoVideo => "no pictures",
         ReasonCode::NoAudio => "no sound",
         ReasonCode::InferenceError => "scoring failed",
+        ReasonCode::UnreadContainer => "labels not read here",
+        ReasonCode::LabelsPartlyRead => "labels partly read",
     }
 }
 
