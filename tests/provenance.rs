@@ -1,6 +1,8 @@
 //! Labels and strip evidence over real files, over files made with the `ffmpeg` command, and over
 //! bytes laid by hand. What is stripped here is stripped by the test itself.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
