@@ -1,6 +1,8 @@
 //! Labels and strip evidence over real files, over files made with the `ffmpeg` command, and over
 //! bytes laid by hand. What is stripped here is stripped by the test itself.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -383,7 +385,7 @@ fn matroska_tags_turned_into_void() {
     let whole = made("a.mkv", Some(LABEL), &[]);
     // Tags has a four-byte ID; Void one byte. An in-place edit writes Void, an eight-byte size
     // and leaves the rest.
-    let at = find(&whole, b"\x12\x54\xC3\x67");
+    let at = whole.windows(4).rposition(|w| w == b"\x12\x54\xC3\x67").unwrap();
     let tail = &whole[at + 4..];
     let len = tail[0].leading_zeros() as usize + 1;
     let size =
@@ -434,8 +436,9 @@ fn png_places() {
     let zeros = deflated(&vec![0; 64 << 20]);
     let bomb = chunk(b"zTXt", &[b"AIGC\0\0", &zeros[..]].concat());
     let start = Instant::now();
-    assert_eq!(kinds(&look(&png(&[bomb], &[], b""))), ["aigc_key_without_value"]);
-    assert!(start.elapsed() < Duration::from_secs(2));
+    let found = look(&png(&vec![bomb; 500], &[], b""));
+    assert!(kinds(&found).iter().all(|kind| *kind == "aigc_key_without_value"));
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
 }
 
 #[test]

@@ -15,6 +15,10 @@ const MAX_EVIDENCE: usize = 256;
 const MAX_TEXTS: usize = 512;
 const MAX_TEXT_BYTES: usize = 4 << 20;
 const MAX_NOTES: usize = 16;
+/// One step of a path, which may hold a key of the file's choosing.
+const MAX_STEP: usize = 160;
+/// EXIF blocks read in one file; a picture has one.
+const MAX_EXIF_BLOCKS: u32 = 64;
 /// A value under a label's key is read up to this length.
 pub(crate) const MAX_VALUE: usize = 64 << 10;
 
@@ -45,6 +49,7 @@ impl Spot {
     }
 
     pub(crate) fn child(&self, suffix: &str) -> Self {
+        let suffix = cut(suffix, MAX_STEP);
         Self { path: format!("{}{suffix}", self.path), ..self.clone() }
     }
 
@@ -73,6 +78,9 @@ pub(crate) struct Collector {
     text_bytes: usize,
     pointers: Vec<(Spot, String)>,
     notes: Vec<String>,
+    exif_blocks: u32,
+    /// Bytes that compressed texts grew to, over the whole file.
+    pub(crate) inflated: u64,
 }
 
 impl Collector {
@@ -166,6 +174,10 @@ impl Collector {
     }
 
     pub(crate) fn exif(&mut self, spot: &Spot, bytes: &[u8]) {
+        self.exif_blocks += 1;
+        if self.exif_blocks > MAX_EXIF_BLOCKS {
+            return self.note(format!("more than {MAX_EXIF_BLOCKS} EXIF blocks"));
+        }
         exif::read(bytes, spot, self);
     }
 

@@ -9,6 +9,8 @@ use super::traces::Field;
 /// Only this much of an EXIF block is read. In JPEG it cannot be longer than 64 KiB.
 pub(crate) const MAX_EXIF: usize = 256 << 10;
 const MAX_TEXT: usize = 64 << 10;
+/// An ASCII value may hold several strings.
+const MAX_PARTS: usize = 64;
 
 const TAGS: [(&str, Tag); 6] = [
     ("ImageDescription", Tag::ImageDescription),
@@ -38,7 +40,8 @@ pub(crate) fn read(bytes: &[u8], spot: &Spot, out: &mut Collector) {
 fn text(value: &Value, tag: Tag, big_endian: bool) -> Option<String> {
     match value {
         Value::Ascii(parts) => {
-            let parts: Vec<_> = parts.iter().map(|p| String::from_utf8_lossy(p)).collect();
+            let parts: Vec<_> =
+                parts.iter().take(MAX_PARTS).map(|p| String::from_utf8_lossy(p)).collect();
             Some(parts.join(" "))
         }
         Value::Undefined(bytes, _) if tag == Tag::UserComment => Some(comment(bytes, big_endian)),

@@ -50,7 +50,7 @@ pub(super) fn tag(
     else {
         return Ok(at);
     };
-    let Some(size) = head.get(6..10).and_then(|b| syncsafe(b)) else { return Ok(at) };
+    let Some(size) = head.get(6..10).and_then(syncsafe) else { return Ok(at) };
     let body = at + 10;
     let footer = if flags & 0x10 != 0 { 10 } else { 0 };
     let end = body + u64::from(size) + footer;

@@ -59,7 +59,7 @@ impl<'a> Input<'a> {
     pub(crate) fn read(&mut self, at: u64, want: usize) -> Result<Vec<u8>, Stop> {
         let there = usize::try_from(self.len.saturating_sub(at)).unwrap_or(usize::MAX);
         let want = want.min(MAX_PIECE).min(there);
-        if let Some(bytes) = self.from_window(at, want) {
+        if let Some(bytes) = self.windowed(at, want) {
             return Ok(bytes);
         }
         let fetched = self.fetch(at, want.max(WINDOW).min(there))?;
@@ -82,7 +82,7 @@ impl<'a> Input<'a> {
         self.read(start, want.min(cap))
     }
 
-    fn from_window(&self, at: u64, want: usize) -> Option<Vec<u8>> {
+    fn windowed(&self, at: u64, want: usize) -> Option<Vec<u8>> {
         let from = usize::try_from(at.checked_sub(self.window_at)?).ok()?;
         self.window.get(from..from.checked_add(want)?).map(<[u8]>::to_vec)
     }

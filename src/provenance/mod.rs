@@ -38,10 +38,11 @@ use input::{Input, Source, Stop};
 pub struct Findings {
     /// The container whose labels were read; none where this version reads none of it.
     pub container: Option<&'static str>,
-    /// Every label found, at most 256. Where no AIGC label was found, the first entry says so
-    /// (verdict `not_found`, or `inconclusive` where not everything could be read).
+    /// Every label found, at most 256. Where no AIGC label was found, one more entry stands first and
+    /// says so (place `file`; verdict `not_found`, or `inconclusive` where not everything could be
+    /// read).
     pub labels: Vec<Label>,
-    /// At most one piece a place, 256 in all.
+    /// At most 256 pieces of residue, and one for each generator's trace.
     pub strip_evidence: Vec<Evidence>,
     /// What kept a part of the file from being read, one sentence each, at most 16.
     pub unread: Vec<String>,

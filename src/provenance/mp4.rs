@@ -10,6 +10,8 @@ const MAX_DEPTH: usize = 8;
 /// Boxes looked at in one file. A day of two-second fragments has 86,400.
 const MAX_BOXES: u32 = 200_000;
 const MAX_KEYS: u32 = 4096;
+/// Bytes of a key's name that are kept.
+const MAX_KEY: usize = 128;
 /// Of one unused box this much is searched, and of all of them [`MAX_FREE_TOTAL`].
 const MAX_FREE: usize = 4 << 20;
 const MAX_FREE_TOTAL: usize = 32 << 20;
@@ -60,8 +62,9 @@ struct Walk<'w, 'i> {
     after_mdat: bool,
 }
 
+/// A box; QuickTime calls it an atom.
 #[derive(Clone, Copy)]
-struct Box {
+struct Atom {
     kind: [u8; 4],
     at: u64,
     body: u64,
@@ -70,7 +73,7 @@ struct Box {
     file_cut: bool,
 }
 
-impl Box {
+impl Atom {
     fn name(&self) -> String {
         self.kind.iter().map(|b| char::from(*b)).flat_map(char::escape_default).collect()
     }
@@ -83,7 +86,7 @@ impl Box {
 
 impl Walk<'_, '_> {
     /// The box at `at`, or none at the end of `limit` or where no box can be.
-    fn next(&mut self, at: u64, limit: u64, path: &str) -> Result<Option<Box>, Stop> {
+    fn next(&mut self, at: u64, limit: u64, path: &str) -> Result<Option<Atom>, Stop> {
         // Less than a header: QuickTime ends `udta` with four zero bytes.
         if limit.saturating_sub(at) < 8 {
             return Ok(None);
@@ -113,7 +116,7 @@ impl Walk<'_, '_> {
             self.out.note(format!("{path}: a box at byte {at} runs past the end of {what}"));
         }
         let body = (at + header).min(limit);
-        Ok(Some(Box { kind, at, body, end: end.min(limit), file_cut }))
+        Ok(Some(Atom { kind, at, body, end: end.min(limit), file_cut }))
     }
 
     fn children(&mut self, start: u64, end: u64, path: &str, depth: usize) -> Result<(), Stop> {
@@ -129,7 +132,7 @@ impl Walk<'_, '_> {
         Ok(())
     }
 
-    fn visit(&mut self, this: &Box, parent: &str, depth: usize) -> Result<(), Stop> {
+    fn visit(&mut self, this: &Atom, parent: &str, depth: usize) -> Result<(), Stop> {
         let path = this.path(parent);
         // `moov` after `mdat` is what every plain recording has; a label on its own behind it is not.
         let late = (depth == 0 && self.after_mdat).then_some("misplaced_after_mdat");
@@ -171,14 +174,14 @@ impl Walk<'_, '_> {
         Ok(())
     }
 
-    fn unused(&mut self, this: &Box, spot: &Spot) -> Result<(), Stop> {
+    fn unused(&mut self, this: &Atom, spot: &Spot) -> Result<(), Stop> {
         let bytes = self.input.span(this.body, this.end, MAX_FREE.min(self.free_left))?;
         self.free_left -= bytes.len();
         self.out.padding(spot, &bytes);
         Ok(())
     }
 
-    fn uuid(&mut self, this: &Box, spot: &Spot) -> Result<(), Stop> {
+    fn uuid(&mut self, this: &Atom, spot: &Spot) -> Result<(), Stop> {
         let Some(id) = self.input.array::<16>(this.body)? else { return Ok(()) };
         let body = this.body + 16;
         if id == XMP_UUID {
@@ -204,7 +207,7 @@ impl Walk<'_, '_> {
 
     fn meta(
         &mut self,
-        this: &Box,
+        this: &Atom,
         path: &str,
         late: Option<&'static str>,
         depth: usize,
@@ -240,7 +243,7 @@ impl Walk<'_, '_> {
         Ok(())
     }
 
-    fn keys(&mut self, this: &Box) -> Result<Vec<(String, u64)>, Stop> {
+    fn keys(&mut self, this: &Atom) -> Result<Vec<(String, u64)>, Stop> {
         let bytes = self.input.span(this.body, this.end, 1 << 20)?;
         let count = be32(&bytes, 4).unwrap_or(0).min(MAX_KEYS);
         let mut keys = Vec::new();
@@ -249,6 +252,7 @@ impl Walk<'_, '_> {
             let Some(size) = be32(&bytes, at) else { break };
             let size = size as usize;
             let Some(name) = bytes.get(at + 8..at.saturating_add(size.max(8))) else { break };
+            let name = name.get(..name.len().min(MAX_KEY)).unwrap_or_default();
             keys.push((String::from_utf8_lossy(name).into_owned(), this.body + at as u64));
             at += size.max(8);
         }
@@ -257,7 +261,7 @@ impl Walk<'_, '_> {
 
     fn items(
         &mut self,
-        list: &Box,
+        list: &Atom,
         path: &str,
         keys: &[(String, u64)],
         late: Option<&'static str>,

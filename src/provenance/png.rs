@@ -11,6 +11,8 @@ use super::{Reader, exif, xmp};
 const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 /// Chunks of one picture. At the customary 8 KiB of pixels a chunk this is 1.6 GB.
 const MAX_CHUNKS: u32 = 200_000;
+/// What all compressed texts of a picture may grow to, so that a file of bombs costs no time.
+const MAX_INFLATED: u64 = 32 << 20;
 /// Bytes after IEND that are searched.
 pub(super) const MAX_TRAILER: usize = 1 << 20;
 
@@ -120,8 +122,13 @@ fn split(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 fn inflate(bytes: &[u8], spot: &Spot, out: &mut Collector) -> Vec<u8> {
     let mut text = Vec::new();
     // What was unpacked before an error is kept: labels are read from damaged files as well.
-    if ZlibDecoder::new(bytes).take(xmp::MAX_XMP as u64 + 1).read_to_end(&mut text).is_err() {
+    let room = MAX_INFLATED.saturating_sub(out.inflated).min(xmp::MAX_XMP as u64 + 1);
+    if ZlibDecoder::new(bytes).take(room).read_to_end(&mut text).is_err() {
         out.note(format!("{spot}: compressed text is damaged"));
+    }
+    out.inflated += text.len() as u64;
+    if out.inflated >= MAX_INFLATED {
+        out.note("compressed texts over 32 MiB in all were not unpacked".to_owned());
     }
     text
 }

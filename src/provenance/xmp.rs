@@ -153,8 +153,7 @@ fn property(element: &Element, attribute: bool, spot: &Spot, out: &mut Collector
         out.pointer(&spot.child(&format!("[{}]", element.name)), value);
     } else if element.name == "provenance" && value.starts_with("http") {
         out.remote_manifest(&spot.child("[provenance]"), value);
-    } else if matches!(element.name.as_str(), "CreatorTool" | "Software" | "Credit" | "description")
-    {
+    } else if matches!(element.name.as_str(), "CreatorTool" | "Software" | "description") {
         out.text(Field::Xmp, &element.name, value, &spot.child(&format!("[{}]", element.name)));
     }
 }

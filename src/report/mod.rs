@@ -301,8 +301,8 @@ impl ReasonCode {
             Self::NoVideo => "no pictures",
             Self::NoAudio => "no sound",
             Self::InferenceError => "scoring failed",
-            Self::UnreadContainer => "container not read for labels",
-            Self::LabelsPartlyRead => "labels read only in part",
+            Self::UnreadContainer => "labels not read here",
+            Self::LabelsPartlyRead => "labels partly read",
         }
     }
 }
