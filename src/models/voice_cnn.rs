@@ -11,7 +11,7 @@ use super::Shapes;
 use super::inverted_residual::{Block, BlockSpec, ConvBn};
 use super::weights::{Tensors, WeightsError};
 use crate::nn::{Activation, Conv2d, Linear, mean_std_pool};
-use crate::speech::features::{BANDS, FRAMES, Features, WINDOW};
+use crate::speech::features::{BANDS, FRAMES, Features};
 
 /// Its name in the manifest.
 pub const NETWORK: &str = "voice-cnn";
