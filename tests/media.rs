@@ -1,4 +1,5 @@
 //! The media room over files made by the `ffmpeg` command.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
