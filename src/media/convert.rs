@@ -232,6 +232,7 @@ impl PictureConverter {
 fn picture_format(picture: &frame::Video, still: bool) -> PictureFormat {
     use ffi::AVPixelFormat::*;
 
+    // SAFETY: only the pointer is taken.
     let frame = unsafe { picture.as_ptr() };
     // SAFETY: the frame is valid. Colour fields are read as numbers because a stream may carry
     // values that the bindings' enums do not know.
