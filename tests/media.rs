@@ -802,7 +802,8 @@ fn what_cannot_be_opened_says_why() {
     assert!(matches!(error(&socket), MediaError::NotAFile { what: "socket", .. }));
 
     let unreadable = write("secret.mp4", b"x");
-    std::fs::set_permissions(&unreadable, std::os::unix::fs::PermissionsExt::from_mode(0o0)).unwrap();
+    std::fs::set_permissions(&unreadable, std::os::unix::fs::PermissionsExt::from_mode(0o0))
+        .unwrap();
     if std::fs::File::open(&unreadable).is_err() {
         assert!(matches!(error(&unreadable), MediaError::Io { .. }));
     } else {
