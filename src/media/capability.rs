@@ -66,11 +66,12 @@ pub fn decoders() -> Vec<Capability> {
     .into_iter()
     .map(|(name, id)| Capability { name, decoder: decoder(id) })
     .collect();
-    // A picture in HEIF is an item and not a track. FFmpeg's demuxer reads single items since
-    // 6.1 (AVIF) and tiled ones since 7.0 (HEIC, as telephones write it).
+    // A picture in HEIF is an item and not a track. FFmpeg's demuxer reads single items (AVIF) in
+    // 5.1, the oldest release that is tested here, and tiled ones (HEIC, as telephones write it)
+    // since 7.0.
     let format = ffmpeg::format::version();
     let since = |major: u32, minor: u32| format >= (major << 16) | (minor << 8);
-    all.push(Capability { name: "avif", decoder: decoder(Id::AV1).filter(|_| since(59, 16)) });
+    all.push(Capability { name: "avif", decoder: decoder(Id::AV1).filter(|_| since(59, 27)) });
     all.push(Capability { name: "heif", decoder: decoder(Id::HEVC).filter(|_| since(61, 1)) });
     all
 }

@@ -215,17 +215,16 @@ impl<'a> Pass<'a> {
             .declared_us
             .filter(|declared| declared - end > (declared / 20).max(1_000_000));
         let seconds = |us: i64| us as f64 / 1e6;
-        let message = match (missing, error) {
-            (Some(declared), error) => {
-                let cause = error.map(|e| format!(" ({e})")).unwrap_or_default();
-                format!(
-                    "cut short at {:.1} s of {:.1} s declared{cause}",
-                    seconds(end),
-                    seconds(declared)
-                )
-            }
-            (None, Some(error)) => format!("reading ended at {:.1} s: {error}", seconds(end)),
-            (None, None) => return ControlFlow::Continue(()),
+        let cause = error.as_ref().map(|e| format!(" ({e})")).unwrap_or_default();
+        let place = format!("{:.1} s", seconds(end));
+        let message = if let Some(declared) = missing {
+            format!("cut short at {place} of {:.1} s declared{cause}", seconds(declared))
+        } else if let Some((there, stated)) = self.source.missing_bytes {
+            format!("cut short at {place}: {there} of {stated} bytes are there{cause}")
+        } else if let Some(error) = error {
+            format!("reading ended at {place}: {error}")
+        } else {
+            return ControlFlow::Continue(());
         };
         self.out.fault(None, self.clock.end_us, message)
     }
@@ -305,8 +304,9 @@ impl Clock {
 /// Opens the decoder of a stream; not yet started.
 fn new_decoder(source: &Source, index: usize, threads: usize) -> Result<decoder::Decoder, String> {
     let stream = source.input.stream(index).ok_or("the stream is gone")?;
-    let mut context =
-        ffmpeg::codec::Context::from_parameters(stream.parameters()).map_err(|e| e.to_string())?;
+    let codec = ffmpeg::decoder::find(stream.parameters().id()).ok_or("there is none")?;
+    let mut context = ffmpeg::codec::Context::new_with_codec(codec);
+    context.set_parameters(stream.parameters()).map_err(|e| e.to_string())?;
     // SAFETY: the context is valid and not opened yet, when these fields may be set.
     unsafe {
         let raw = context.as_mut_ptr();

@@ -40,12 +40,18 @@ pub struct Source {
     pub(super) start_us: i64,
     /// Length that the container states, in microseconds; `None` where it was only estimated.
     pub(super) declared_us: Option<i64>,
+    /// Bytes that are there and bytes that the file states, where it has fewer.
+    pub(super) missing_bytes: Option<(u64, u64)>,
 }
 
 /// FFmpeg's own messages would go to stderr, unasked and without the file's name.
-fn quiet() {
+fn prepare() {
     static ONCE: Once = Once::new();
-    ONCE.call_once(|| ffmpeg::log::set_level(ffmpeg::log::Level::Quiet));
+    ONCE.call_once(|| {
+        ffmpeg::log::set_level(ffmpeg::log::Level::Quiet);
+        // Without this, errors have no text.
+        ffmpeg::util::error::register_all();
+    });
 }
 
 impl Source {
@@ -54,7 +60,7 @@ impl Source {
     /// # Errors
     /// [`MediaError`] says what is wrong with the file; every variant can occur.
     pub fn open(path: &Path, limits: &Limits) -> Result<Self, MediaError> {
-        quiet();
+        prepare();
         let mut file = open_regular(path)?;
         let io_error = |source| MediaError::Io { path: path.to_owned(), source };
         let sniffed = still::sniff(&mut file).map_err(io_error)?;
@@ -63,6 +69,12 @@ impl Source {
         }
         let top_boxes = match sniffed {
             Sniffed::IsoMedia(_) => Some(top_boxes(&mut file).map_err(io_error)?),
+            _ => None,
+        };
+        let length = file.seek(SeekFrom::End(0)).map_err(io_error)?;
+        // One byte of padding may be counted and not written.
+        let missing_bytes = match sniffed {
+            Sniffed::Riff(stated) if length + 1 < stated => Some((length, stated)),
             _ => None,
         };
         file.seek(SeekFrom::Start(0)).map_err(io_error)?;
@@ -182,6 +194,7 @@ impl Source {
             audio,
             start_us,
             declared_us,
+            missing_bytes,
         })
     }
 
@@ -421,7 +434,7 @@ fn is_still(input: &Input, video: usize, sniffed: &Sniffed) -> bool {
     match sniffed {
         Sniffed::IsoMedia(brand) => one && is_heif(brand),
         Sniffed::Still(_) => name == "mjpeg" || one,
-        Sniffed::Other => false,
+        Sniffed::Riff(_) | Sniffed::Other => false,
     }
 }
 

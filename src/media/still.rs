@@ -18,6 +18,8 @@ pub(super) enum Sniffed {
     Still(Header),
     /// An ISO base media file, with its major brand.
     IsoMedia([u8; 4]),
+    /// A RIFF file (WAV, AVI), with the length in bytes that it states for itself.
+    Riff(u64),
     Other,
 }
 
@@ -50,6 +52,12 @@ pub(super) fn sniff(file: &mut (impl Read + Seek)) -> io::Result<Sniffed> {
     }
     if head.starts_with(b"RIFF") && head.get(8..12) == Some(b"WEBP") {
         return Ok(still(webp(&head)));
+    }
+    // Writers that do not know the length put the largest number, or nothing.
+    if head.starts_with(b"RIFF")
+        && let Some(size @ 1..0x7FFF_0000) = le32(&head, 4)
+    {
+        return Ok(Sniffed::Riff(u64::from(size) + 8));
     }
     if head.get(4..8) == Some(b"ftyp")
         && let Some(Ok(brand)) = head.get(8..12).map(<[u8; 4]>::try_from)
