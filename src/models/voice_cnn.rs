@@ -11,7 +11,7 @@ use super::Shapes;
 use super::inverted_residual::{Block, BlockSpec, ConvBn};
 use super::weights::{Tensors, WeightsError};
 use crate::nn::{Activation, Conv2d, Linear, mean_std_pool};
-use crate::speech::features::{BANDS, FRAMES, Features, WINDOW};
+use crate::speech::features::{BANDS, FRAMES, Features};
 
 /// Its name in the manifest.
 pub const NETWORK: &str = "voice-cnn";
@@ -110,7 +110,7 @@ impl VoiceCnn {
         })
     }
 
-    /// One logit a window, higher = fake. A window is [`WINDOW`] samples (4 s at 16 kHz, mono, any
+    /// One logit a window, higher = fake. A window is 64,000 samples (4 s at 16 kHz, mono, any
     /// level).
     ///
     /// # Errors
