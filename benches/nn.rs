@@ -84,7 +84,7 @@ fn networks(criterion: &mut Criterion) -> Result<(), Failure> {
         for (h, w) in [(192, 320), (384, 640)] {
             let x = tensor(&[batch, h, w, 3])?;
             let id = BenchmarkId::new(format!("yunet {w}x{h}"), batch);
-            group.bench_with_input(id, &x, |b, x| b.iter(|| black_box(yunet.heads(x))));
+            group.bench_with_input(id, &x, |b, x| b.iter(|| black_box(yunet.forward(x, 0.6))));
         }
         let x = tensor(&[batch, efficientnet_lite::SIZE, efficientnet_lite::SIZE, 3])?;
         let id = BenchmarkId::new("face-swap-fast", batch);

@@ -54,7 +54,7 @@ fn main() -> Result<(), Failure> {
         let Some(x) = inputs.get(&line) else { continue };
         let start = Instant::now();
         match *network {
-            "yunet" => drop(std::hint::black_box(yunet.heads(x)?)),
+            "yunet" => drop(std::hint::black_box(yunet.forward(x, 0.6)?)),
             "face-swap-fast" => drop(std::hint::black_box(face.forward(x)?)),
             _ => drop(std::hint::black_box(voice.forward_features(x)?)),
         }

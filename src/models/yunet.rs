@@ -8,7 +8,9 @@ use candle_core::{IndexOp, Result, Tensor, bail};
 
 use super::weights::{Tensors, WeightsError};
 use super::{Shapes, conv};
-use crate::nn::{Activation, Conv2d, ConvConfig, Padding, max_pool_2x2, sigmoid, upsample_2x_add};
+use crate::nn::{
+    Activation, Conv2d, ConvConfig, Padding, in_groups, max_pool_2x2, sigmoid, upsample_2x_add,
+};
 
 /// Its name in the manifest.
 pub const NETWORK: &str = "yunet";
@@ -160,13 +162,15 @@ impl YuNet {
     /// # Errors
     /// Another shape or type.
     pub fn forward(&self, x: &Tensor, threshold: f32) -> Result<Vec<Vec<RawFace>>> {
-        let mut faces = vec![Vec::new(); x.dim(0)?];
-        for (level, stride) in self.heads(x)?.iter().zip(STRIDES) {
-            for (i, faces) in faces.iter_mut().enumerate() {
-                decode(&level.i(i)?, stride, threshold, faces)?;
+        in_groups(x, 1, |x| {
+            let mut faces = vec![Vec::new(); x.dim(0)?];
+            for (level, stride) in self.heads(x)?.iter().zip(STRIDES) {
+                for (i, faces) in faces.iter_mut().enumerate() {
+                    decode(&level.i(i)?, stride, threshold, faces)?;
+                }
             }
-        }
-        Ok(faces)
+            Ok(faces)
+        })
     }
 
     /// The raw output of the three levels, [n, h / stride, w / stride, 16] each: logits of class
