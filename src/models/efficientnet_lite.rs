@@ -21,7 +21,7 @@ pub const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 pub const STD: [f32; 3] = [0.229, 0.224, 0.225];
 
 /// Inputs that go through all layers together.
-const GROUP: usize = 1;
+const GROUP: usize = 4;
 const BN_EPS: f64 = 1e-3;
 const STEM: usize = 32;
 const HEAD: usize = 1280;

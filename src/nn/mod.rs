@@ -195,15 +195,18 @@ pub fn in_groups<T: Send>(
 ) -> Result<Vec<T>> {
     let n = x.dim(0)?;
     let group = group.max(1);
-    if n <= group {
-        return run(x);
-    }
-    let parts = (0..n.div_ceil(group)).into_par_iter().map(|g| {
-        let from = g * group;
-        run(&x.narrow(0, from, group.min(n - from))?)
-    });
-    let parts = parts.collect::<Result<Vec<_>>>()?;
-    Ok(parts.into_iter().flatten().collect())
+    // Inside the pool from here on, so that the operations need not enter it one by one.
+    rayon::scope(|_| {
+        if n <= group {
+            return run(x);
+        }
+        let parts = (0..n.div_ceil(group)).into_par_iter().map(|g| {
+            let from = g * group;
+            run(&x.narrow(0, from, group.min(n - from))?)
+        });
+        let parts = parts.collect::<Result<Vec<_>>>()?;
+        Ok(parts.into_iter().flatten().collect())
+    })
 }
 
 #[cfg(test)]
