@@ -162,6 +162,7 @@ impl YuNet {
     /// # Errors
     /// Another shape or type.
     pub fn forward(&self, x: &Tensor, threshold: f32) -> Result<Vec<Vec<RawFace>>> {
+        check(x)?;
         in_groups(x, 1, |x| {
             let mut faces = vec![Vec::new(); x.dim(0)?];
             for (level, stride) in self.heads(x)?.iter().zip(STRIDES) {
@@ -179,12 +180,7 @@ impl YuNet {
     /// # Errors
     /// As [`forward`](Self::forward).
     pub fn heads(&self, x: &Tensor) -> Result<[Tensor; 3]> {
-        match *x.dims() {
-            [_, h, w, 3] if h > 0 && w > 0 && h % 32 == 0 && w % 32 == 0 => {}
-            ref other => {
-                bail!("yunet: expected [n, h, w, 3] with multiples of 32, got {other:?}")
-            }
-        }
+        check(x)?;
         let mut y = self.stem.forward(x)?;
         let mut levels = Vec::with_capacity(3);
         for ((name, _, _), unit) in BACKBONE.iter().zip(&self.backbone) {
@@ -210,6 +206,15 @@ impl YuNet {
             self.heads[1].forward(&middle)?,
             self.heads[2].forward(&coarse)?,
         ])
+    }
+}
+
+fn check(x: &Tensor) -> Result<()> {
+    match *x.dims() {
+        [_, h, w, 3] if h > 0 && w > 0 && h % 32 == 0 && w % 32 == 0 => Ok(()),
+        ref other => {
+            bail!("yunet: expected [n, h, w, 3] with multiples of 32, got {other:?}")
+        }
     }
 }
 
