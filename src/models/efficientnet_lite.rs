@@ -9,7 +9,7 @@ use candle_core::{Result, Tensor, bail};
 use super::Shapes;
 use super::inverted_residual::{Block, BlockSpec, ConvBn};
 use super::weights::{Tensors, WeightsError};
-use crate::nn::{Activation, Conv2d, Linear, global_avg_pool};
+use crate::nn::{Activation, Conv2d, Linear, global_avg_pool, in_groups};
 
 /// Its name in the manifest.
 pub const NETWORK: &str = "efficientnet-lite0";
@@ -20,6 +20,8 @@ pub const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 /// What they are then divided by.
 pub const STD: [f32; 3] = [0.229, 0.224, 0.225];
 
+/// Inputs that go through all layers together.
+const GROUP: usize = 4;
 const BN_EPS: f64 = 1e-3;
 const STEM: usize = 32;
 const HEAD: usize = 1280;
@@ -119,11 +121,13 @@ impl EfficientNetLite {
                 bail!("efficientnet-lite0: expected [n, {SIZE}, {SIZE}, 3], got {other:?}")
             }
         }
-        let mut y = self.stem.forward(x)?;
-        for block in &self.blocks {
-            y = block.forward(&y)?;
-        }
-        let pooled = global_avg_pool(&self.head.forward(&y)?)?;
-        self.classifier.forward(&pooled)?.flatten_all()?.to_vec1()
+        in_groups(x, GROUP, |x| {
+            let mut y = self.stem.forward(x)?;
+            for block in &self.blocks {
+                y = block.forward(&y)?;
+            }
+            let pooled = global_avg_pool(&self.head.forward(&y)?)?;
+            self.classifier.forward(&pooled)?.flatten_all()?.to_vec1()
+        })
     }
 }

@@ -10,12 +10,14 @@ use candle_core::{Device, Result, Tensor, bail};
 use super::Shapes;
 use super::inverted_residual::{Block, BlockSpec, ConvBn};
 use super::weights::{Tensors, WeightsError};
-use crate::nn::{Activation, Conv2d, Linear, mean_std_pool};
+use crate::nn::{Activation, Conv2d, Linear, in_groups, mean_std_pool};
 use crate::speech::features::{BANDS, FRAMES, Features};
 
 /// Its name in the manifest.
 pub const NETWORK: &str = "voice-cnn";
 
+/// Inputs that go through all layers together.
+const GROUP: usize = 1;
 const BN_EPS: f64 = 1e-5;
 const POOL_EPS: f32 = 1e-5;
 const STEM: usize = 16;
@@ -110,7 +112,7 @@ impl VoiceCnn {
         })
     }
 
-    /// One logit a window, higher = fake. A window is [`WINDOW`] samples (4 s at 16 kHz, mono, any
+    /// One logit a window, higher = fake. A window is 64,000 samples (4 s at 16 kHz, mono, any
     /// level).
     ///
     /// # Errors
@@ -138,11 +140,13 @@ impl VoiceCnn {
             [_, BANDS, FRAMES, 1] => {}
             ref other => bail!("voice-cnn: expected [n, {BANDS}, {FRAMES}, 1], got {other:?}"),
         }
-        let mut y = self.stem.forward(x)?;
-        for block in &self.blocks {
-            y = block.forward(&y)?;
-        }
-        let pooled = mean_std_pool(&self.head.forward(&y)?, POOL_EPS)?;
-        self.classifier.forward(&pooled)?.flatten_all()?.to_vec1()
+        in_groups(x, GROUP, |x| {
+            let mut y = self.stem.forward(x)?;
+            for block in &self.blocks {
+                y = block.forward(&y)?;
+            }
+            let pooled = mean_std_pool(&self.head.forward(&y)?, POOL_EPS)?;
+            self.classifier.forward(&pooled)?.flatten_all()?.to_vec1()
+        })
     }
 }

@@ -8,7 +8,9 @@ use candle_core::{IndexOp, Result, Tensor, bail};
 
 use super::weights::{Tensors, WeightsError};
 use super::{Shapes, conv};
-use crate::nn::{Activation, Conv2d, ConvConfig, Padding, max_pool_2x2, sigmoid, upsample_2x_add};
+use crate::nn::{
+    Activation, Conv2d, ConvConfig, Padding, in_groups, max_pool_2x2, sigmoid, upsample_2x_add,
+};
 
 /// Its name in the manifest.
 pub const NETWORK: &str = "yunet";
@@ -160,13 +162,16 @@ impl YuNet {
     /// # Errors
     /// Another shape or type.
     pub fn forward(&self, x: &Tensor, threshold: f32) -> Result<Vec<Vec<RawFace>>> {
-        let mut faces = vec![Vec::new(); x.dim(0)?];
-        for (level, stride) in self.heads(x)?.iter().zip(STRIDES) {
-            for (i, faces) in faces.iter_mut().enumerate() {
-                decode(&level.i(i)?, stride, threshold, faces)?;
+        check(x)?;
+        in_groups(x, 1, |x| {
+            let mut faces = vec![Vec::new(); x.dim(0)?];
+            for (level, stride) in self.heads(x)?.iter().zip(STRIDES) {
+                for (i, faces) in faces.iter_mut().enumerate() {
+                    decode(&level.i(i)?, stride, threshold, faces)?;
+                }
             }
-        }
-        Ok(faces)
+            Ok(faces)
+        })
     }
 
     /// The raw output of the three levels, [n, h / stride, w / stride, 16] each: logits of class
@@ -175,12 +180,7 @@ impl YuNet {
     /// # Errors
     /// As [`forward`](Self::forward).
     pub fn heads(&self, x: &Tensor) -> Result<[Tensor; 3]> {
-        match *x.dims() {
-            [_, h, w, 3] if h > 0 && w > 0 && h % 32 == 0 && w % 32 == 0 => {}
-            ref other => {
-                bail!("yunet: expected [n, h, w, 3] with multiples of 32, got {other:?}")
-            }
-        }
+        check(x)?;
         let mut y = self.stem.forward(x)?;
         let mut levels = Vec::with_capacity(3);
         for ((name, _, _), unit) in BACKBONE.iter().zip(&self.backbone) {
@@ -206,6 +206,15 @@ impl YuNet {
             self.heads[1].forward(&middle)?,
             self.heads[2].forward(&coarse)?,
         ])
+    }
+}
+
+fn check(x: &Tensor) -> Result<()> {
+    match *x.dims() {
+        [_, h, w, 3] if h > 0 && w > 0 && h % 32 == 0 && w % 32 == 0 => Ok(()),
+        ref other => {
+            bail!("yunet: expected [n, h, w, 3] with multiples of 32, got {other:?}")
+        }
     }
 }
 

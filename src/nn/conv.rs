@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::depthwise::{Depthwise, DepthwiseRows};
 use super::matrix::{Packed, RowsTimesPanels};
 use super::simd::{Isa, dispatch};
-use super::{Activation, Output, OutputPtr, contiguous, nhwc};
+use super::{Activation, Output, OutputPtr, contiguous, nhwc, shaped};
 
 /// Zeros around the picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -128,7 +128,8 @@ impl Conv2d {
     /// # Errors
     /// Another rank, type or number of channels; a padded picture smaller than the kernel.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        x.contiguous()?.apply_op1_no_bwd(self)
+        let shape = self.out_shape(x.layout())?;
+        shaped(&x.contiguous()?.apply_op1_no_bwd(self)?, shape.to_vec())
     }
 
     /// As [`forward`](Self::forward) with `residual`, of the output's shape, added before the
@@ -137,7 +138,9 @@ impl Conv2d {
     /// # Errors
     /// As `forward`, and a residual of another shape.
     pub fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        x.contiguous()?.apply_op2_no_bwd(&residual.contiguous()?, self)
+        let shape = self.out_shape(x.layout())?;
+        let raw = x.contiguous()?.apply_op2_no_bwd(&residual.contiguous()?, self)?;
+        shaped(&raw, shape.to_vec())
     }
 
     fn out_shape(&self, layout: &Layout) -> Result<[usize; 4]> {
@@ -223,7 +226,7 @@ impl Conv2d {
             }
         }
         // SAFETY: the tasks cover all rows and all channels.
-        Ok((unsafe { output.finish() }, Shape::from(out_shape.to_vec())))
+        Ok(unsafe { output.finish() })
     }
 
     /// Any kernel, as a matrix product over the runs of `kw * channels` values that lie together
@@ -415,7 +418,15 @@ impl Linear {
     /// # Errors
     /// Another rank, type or width.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        x.contiguous()?.apply_op1_no_bwd(self)
+        let n = self.batch(x.layout())?;
+        shaped(&x.contiguous()?.apply_op1_no_bwd(self)?, (n, self.weights.out))
+    }
+
+    fn batch(&self, layout: &Layout) -> Result<usize> {
+        match *layout.shape().dims() {
+            [n, k] if k == self.weights.k => Ok(n),
+            ref other => bail!("linear: expected [batch, {}], got {other:?}", self.weights.k),
+        }
     }
 }
 
@@ -425,14 +436,11 @@ impl CustomOp1 for Linear {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let n = match *layout.shape().dims() {
-            [n, k] if k == self.weights.k => n,
-            ref other => bail!("linear: expected [batch, {}], got {other:?}", self.weights.k),
-        };
+        let n = self.batch(layout)?;
         let x = contiguous("linear", storage, layout)?;
         let mut output = Output::new(n * self.weights.out);
         rows_times_matrix(&self.weights, x, n, None, output.ptr(), self.activation);
         // SAFETY: the tasks cover all rows and all outputs.
-        Ok((unsafe { output.finish() }, Shape::from((n, self.weights.out))))
+        Ok(unsafe { output.finish() })
     }
 }

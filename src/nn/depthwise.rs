@@ -1,6 +1,6 @@
 //! Depthwise convolution, channels last: one small kernel a channel.
 
-use super::matrix::activate;
+use super::matrix::Bounds;
 use super::simd::{Kernel, Simd};
 use super::{Activation, OutputPtr};
 
@@ -169,18 +169,19 @@ impl Depthwise<'_> {
                     }
                 }
             }
-            for (t, y) in acc.into_iter().enumerate() {
-                let at = line.out + (ox + t) * self.c + channel;
-                let y = match self.residual {
-                    Some(residual) => S::add(y, load(residual.as_ptr().add(at))),
-                    None => y,
-                };
-                let y = activate::<S>(self.activation, y);
-                if FULL {
-                    S::store(self.out.at(at), y);
-                } else {
-                    S::store_partial(self.out.at(at), y, lanes);
+            // As in the matrix kernel: no branch in these loops, so that they are unrolled.
+            let first = line.out + ox * self.c + channel;
+            if let Some(residual) = self.residual {
+                let residual = residual.as_ptr().add(first);
+                for (t, y) in acc.iter_mut().enumerate() {
+                    *y = S::add(*y, load(residual.add(t * self.c)));
                 }
+            }
+            let bounds = Bounds::<S>::of(self.activation);
+            let out = self.out.at(first);
+            for (t, y) in acc.iter().enumerate() {
+                let (p, y) = (out.add(t * self.c), bounds.apply(*y));
+                if FULL { S::store(p, y) } else { S::store_partial(p, y, lanes) }
             }
         }
     }

@@ -155,6 +155,11 @@ impl<R: Fn(usize) -> *const f32> RowsTimesPanels<'_, R> {
             let mut a: [*const f32; M] = std::array::from_fn(|m| (self.row)(r + m));
             let mut b = self.weights.lines.as_ptr().cast::<f32>().add(panel.offset);
             let mut acc = [[S::splat(0.0); V]; M];
+            for (v, first) in acc[0].iter_mut().enumerate() {
+                let bias = self.weights.bias.as_ptr().add(panel.channel + v * S::LANES);
+                *first = S::load(bias);
+            }
+            acc = [acc[0]; M];
             let run = self.weights.k / self.segments;
             for _ in 0..self.segments {
                 for i in 0..run {
@@ -174,26 +179,42 @@ impl<R: Fn(usize) -> *const f32> RowsTimesPanels<'_, R> {
                     *p = p.wrapping_add(self.segment_stride);
                 }
             }
-            let bias = self.weights.bias.as_ptr().add(panel.channel);
-            for (m, acc) in acc.into_iter().enumerate() {
-                for (v, sum) in acc.into_iter().enumerate() {
-                    let at = (r + m) * self.weights.out + panel.channel + v * S::LANES;
-                    let lanes = (panel.channels - v * S::LANES).min(S::LANES);
-                    let mut y = S::add(sum, S::load(bias.add(v * S::LANES)));
-                    if let Some(residual) = self.residual {
-                        y = S::add(y, S::load_partial(residual.as_ptr().add(at), lanes));
-                    }
-                    y = activate::<S>(self.activation, y);
-                    if lanes == S::LANES {
-                        S::store(self.out.at(at), y);
-                    } else {
-                        S::store_partial(self.out.at(at), y, lanes);
+            // Nothing in these loops may branch on what is the same for all tiles: then they are
+            // unrolled, and the sums never leave the registers.
+            let stride = self.weights.out;
+            let first = r * stride + panel.channel;
+            let last = panel.channels - (V - 1) * S::LANES;
+            if let Some(residual) = self.residual {
+                let residual = residual.as_ptr().add(first);
+                for (m, row) in acc.iter_mut().enumerate() {
+                    for (v, y) in row.iter_mut().enumerate() {
+                        let lanes = if v + 1 == V { last } else { S::LANES };
+                        let p = residual.add(m * stride + v * S::LANES);
+                        *y = S::add(*y, S::load_partial(p, lanes));
                     }
                 }
-                if let Some(f) = self.activation.exponential() {
-                    let at = (r + m) * self.weights.out + panel.channel;
+            }
+            let bounds = Bounds::<S>::of(self.activation);
+            let out = self.out.at(first);
+            if last == S::LANES {
+                for (m, row) in acc.iter().enumerate() {
+                    for (v, y) in row.iter().enumerate() {
+                        S::store(out.add(m * stride + v * S::LANES), bounds.apply(*y));
+                    }
+                }
+            } else {
+                for (m, row) in acc.iter().enumerate() {
+                    for (v, y) in row.iter().enumerate() {
+                        let lanes = if v + 1 == V { last } else { S::LANES };
+                        let p = out.add(m * stride + v * S::LANES);
+                        S::store_partial(p, bounds.apply(*y), lanes);
+                    }
+                }
+            }
+            if let Some(f) = self.activation.exponential() {
+                for m in 0..M {
                     for c in 0..panel.channels {
-                        let y = self.out.at(at + c);
+                        let y = out.add(m * stride + c);
                         *y = f(*y);
                     }
                 }
@@ -202,15 +223,35 @@ impl<R: Fn(usize) -> *const f32> RowsTimesPanels<'_, R> {
     }
 }
 
-/// The activations that need no exponential.
-#[inline(always)]
-pub(super) unsafe fn activate<S: Simd>(activation: Activation, y: S::V) -> S::V {
-    // SAFETY: arithmetic only.
-    unsafe {
-        match activation {
-            Activation::Relu => S::max(S::splat(0.0), y),
-            Activation::Relu6 => S::min(S::splat(6.0), S::max(S::splat(0.0), y)),
-            Activation::None | Activation::Silu | Activation::Sigmoid => y,
-        }
+/// The activations that need no exponential, as the least and the greatest value that they let
+/// through.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds<S: Simd> {
+    least: S::V,
+    greatest: S::V,
+}
+
+impl<S: Simd> Bounds<S> {
+    /// # Safety
+    /// As [`Simd`].
+    #[inline(always)]
+    pub unsafe fn of(activation: Activation) -> Self {
+        let (least, greatest) = match activation {
+            Activation::Relu => (0.0, f32::INFINITY),
+            Activation::Relu6 => (0.0, 6.0),
+            Activation::None | Activation::Silu | Activation::Sigmoid => {
+                (f32::NEG_INFINITY, f32::INFINITY)
+            }
+        };
+        // SAFETY: arithmetic only.
+        unsafe { Self { least: S::splat(least), greatest: S::splat(greatest) } }
+    }
+
+    /// # Safety
+    /// As [`Simd`].
+    #[inline(always)]
+    pub unsafe fn apply(&self, y: S::V) -> S::V {
+        // SAFETY: arithmetic only.
+        unsafe { S::min(self.greatest, S::max(self.least, y)) }
     }
 }

@@ -19,7 +19,8 @@ pub use conv::{Conv2d, ConvConfig, Linear, Padding};
 pub use pool::{global_avg_pool, max_pool_2x2, mean_std_pool, upsample_2x_add};
 pub use simd::Isa;
 
-use candle_core::{CpuStorage, Layout, Result, Tensor, bail};
+use candle_core::{CpuStorage, Layout, Result, Shape, Tensor, bail};
+use rayon::prelude::*;
 
 /// What is applied to an output value after the bias and the residual were added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -115,11 +116,18 @@ fn nhwc(op: &str, layout: &Layout) -> Result<[usize; 4]> {
 }
 
 /// An output under construction, to which several threads write disjoint parts. Nothing is zeroed
-/// first: the kernels write every value.
+/// first: the kernels write every value. The values start on a cache line, because a vector that
+/// lies across two lines costs twice; the gap before them stays in the storage, and [`shaped`]
+/// leaves it out.
 struct Output {
     values: Vec<f32>,
+    gap: usize,
     len: usize,
 }
+
+/// Bytes in a cache line, and f32 values.
+const LINE: usize = 64;
+const LINE_VALUES: usize = LINE / size_of::<f32>();
 
 /// Where threads write. Blocks of the work never overlap.
 #[derive(Clone, Copy)]
@@ -142,20 +150,63 @@ impl OutputPtr {
 
 impl Output {
     fn new(len: usize) -> Self {
-        Self { values: Vec::with_capacity(len), len }
+        let mut values: Vec<f32> = Vec::with_capacity(len + LINE_VALUES - 1);
+        let gap = values.as_ptr().align_offset(LINE).min(LINE_VALUES - 1);
+        values.resize(gap, 0.0);
+        Self { values, gap, len }
     }
 
+    /// Where value 0 goes.
     fn ptr(&mut self) -> OutputPtr {
-        OutputPtr(self.values.as_mut_ptr())
+        // SAFETY: the gap is within the capacity.
+        OutputPtr(unsafe { self.values.as_mut_ptr().add(self.gap) })
     }
 
+    /// Storage for [`shaped`].
+    ///
     /// # Safety
     /// All `len` values have been written.
-    unsafe fn finish(mut self) -> CpuStorage {
-        // SAFETY: the capacity is `len`, and the caller promises that the values are there.
-        unsafe { self.values.set_len(self.len) };
-        CpuStorage::F32(self.values)
+    unsafe fn finish(mut self) -> (CpuStorage, Shape) {
+        let all = self.gap + self.len;
+        // SAFETY: the capacity holds `all`; the gap is zeros, and the caller promises the rest.
+        unsafe { self.values.set_len(all) };
+        (CpuStorage::F32(self.values), Shape::from(all))
     }
+}
+
+/// The result of an operation, which is its output behind a gap (see [`Output`]), in its shape.
+/// Nothing is copied.
+fn shaped(raw: &Tensor, shape: impl Into<Shape>) -> Result<Tensor> {
+    let shape = shape.into();
+    let len = shape.elem_count();
+    raw.narrow(0, raw.elem_count().saturating_sub(len), len)?.reshape(shape)
+}
+
+/// Runs a network over a batch in groups of at most `group` inputs, groups in parallel, so that
+/// what passes between its layers stays in the cache. By this room's rule the groups change no
+/// bit of the result.
+///
+/// # Errors
+/// The first group's that fails.
+pub fn in_groups<T: Send>(
+    x: &Tensor,
+    group: usize,
+    run: impl Fn(&Tensor) -> Result<Vec<T>> + Sync,
+) -> Result<Vec<T>> {
+    let n = x.dim(0)?;
+    let group = group.max(1);
+    // Inside the pool from here on, so that the operations need not enter it one by one.
+    rayon::scope(|_| {
+        if n <= group {
+            return run(x);
+        }
+        let parts = (0..n.div_ceil(group)).into_par_iter().map(|g| {
+            let from = g * group;
+            run(&x.narrow(0, from, group.min(n - from))?)
+        });
+        let parts = parts.collect::<Result<Vec<_>>>()?;
+        Ok(parts.into_iter().flatten().collect())
+    })
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tenso
 
 use super::conv::for_each_task;
 use super::simd::{Isa, Kernel, Simd, dispatch};
-use super::{Output, OutputPtr, contiguous, nhwc};
+use super::{Output, OutputPtr, contiguous, nhwc, shaped};
 
 /// Output values in a task.
 const BLOCK: usize = 32 * 1024;
@@ -15,7 +15,9 @@ const BLOCK: usize = 32 * 1024;
 /// # Errors
 /// Another rank or type; a picture less than 2 pixels high or wide.
 pub fn max_pool_2x2(x: &Tensor) -> Result<Tensor> {
-    x.contiguous()?.apply_op1_no_bwd(&MaxPool2x2)
+    let raw = x.contiguous()?.apply_op1_no_bwd(&MaxPool2x2)?;
+    let (n, h, w, c) = x.dims4()?;
+    shaped(&raw, (n, h / 2, w / 2, c))
 }
 
 /// `x` plus `small` with each pixel of `small` repeated 2×2: [n, h, w, c] and
@@ -24,7 +26,8 @@ pub fn max_pool_2x2(x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// Other shapes or types.
 pub fn upsample_2x_add(x: &Tensor, small: &Tensor) -> Result<Tensor> {
-    x.contiguous()?.apply_op2_no_bwd(&small.contiguous()?, &Upsample2xAdd)
+    let raw = x.contiguous()?.apply_op2_no_bwd(&small.contiguous()?, &Upsample2xAdd)?;
+    shaped(&raw, x.shape())
 }
 
 /// Mean over height and width: [n, h, w, c] → [n, c].
@@ -73,7 +76,7 @@ impl CustomOp1 for MaxPool2x2 {
             }
         });
         // SAFETY: all rows were written.
-        Ok((unsafe { output.finish() }, Shape::from((n, out_h, out_w, c))))
+        Ok(unsafe { output.finish() })
     }
 }
 
@@ -140,18 +143,54 @@ impl CustomOp2 for Upsample2xAdd {
         }
         let large = contiguous(self.name(), s1, l1)?;
         let small = contiguous(self.name(), s2, l2)?;
-        let mut output = Vec::with_capacity(large.len());
-        let line = (w * c).max(1);
-        for (row, values) in large.chunks(line).enumerate() {
-            let below = row / h * (h / 2) + row % h / 2;
-            let small = &small[below * line / 2..(below + 1) * line / 2];
-            for (pair, s) in values.chunks(2 * c).zip(small.chunks(c)) {
-                let (left, right) = pair.split_at(c);
-                output.extend(left.iter().zip(s).map(|(a, b)| a + b));
-                output.extend(right.iter().zip(s).map(|(a, b)| a + b));
+        let mut output = Output::new(large.len());
+        let out = output.ptr();
+        let line = w * c;
+        let rows = n * h;
+        let block = (BLOCK / line.max(1)).max(1);
+        for_each_task(rows.div_ceil(block), |t| {
+            for row in t * block..((t + 1) * block).min(rows) {
+                let below = row / h * (h / 2) + row % h / 2;
+                let small = &small[below * line / 2..(below + 1) * line / 2];
+                let large = &large[row * line..(row + 1) * line];
+                let work = AddRow { large, small, c, out, at: row * line };
+                // SAFETY: `best` is available; each row of the output is written by one task.
+                unsafe { dispatch(Isa::best(), work) }
+            }
+        });
+        // SAFETY: all rows were written.
+        Ok(unsafe { output.finish() })
+    }
+}
+
+/// One row: `large` has two pixels for each of `small`.
+struct AddRow<'a> {
+    large: &'a [f32],
+    small: &'a [f32],
+    c: usize,
+    out: OutputPtr,
+    at: usize,
+}
+
+impl Kernel for AddRow<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        for (pixel, small) in self.small.chunks_exact(self.c).enumerate() {
+            let from = 2 * pixel * self.c;
+            let mut channel = 0;
+            while channel < self.c {
+                let lanes = (self.c - channel).min(S::LANES);
+                // SAFETY: both pixels lie inside the row; at most `c` channels.
+                unsafe {
+                    let s = S::load_partial(small.as_ptr().add(channel), lanes);
+                    for at in [from + channel, from + self.c + channel] {
+                        let l = S::load_partial(self.large.as_ptr().add(at), lanes);
+                        S::store_partial(self.out.at(self.at + at), S::add(l, s), lanes);
+                    }
+                }
+                channel += lanes;
             }
         }
-        Ok((CpuStorage::F32(output), Shape::from((n, h, w, c))))
     }
 }
 

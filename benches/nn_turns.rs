@@ -1,0 +1,66 @@
+//! Runs one network once for each line `NETWORK BATCH [HEIGHT WIDTH]` on stdin and answers with
+//! the milliseconds that it took, so that another runtime can be measured in turns with it
+//! (`scripts/bench-nn`). Input is noise from a fixed seed; an input is made once.
+
+use std::collections::HashMap;
+use std::io::{BufRead, Write};
+use std::time::Instant;
+
+use candle_core::{Device, Tensor};
+use veriscope::models::efficientnet_lite::{self, EfficientNetLite};
+use veriscope::models::voice_cnn::VoiceCnn;
+use veriscope::models::weights::WeightStore;
+use veriscope::models::yunet::YuNet;
+use veriscope::speech::features::{BANDS, FRAMES};
+
+type Failure = Box<dyn std::error::Error>;
+
+fn noise(shape: &[usize], scale: f32) -> Result<Tensor, Failure> {
+    let mut seed = 1u32;
+    let n = shape.iter().product();
+    let values: Vec<f32> = (0..n)
+        .map(|_| {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (seed >> 8) as f32 / (1 << 24) as f32 * scale
+        })
+        .collect();
+    Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+}
+
+fn main() -> Result<(), Failure> {
+    let store = WeightStore::open(None)?;
+    let load = |name: &str| store.load(name, &Device::Cpu);
+    let yunet = YuNet::new(&load("yunet")?)?;
+    let face = EfficientNetLite::new(&load("face-swap-fast")?)?;
+    let voice = VoiceCnn::new(&load("voice-clone-fast")?)?;
+    let mut inputs: HashMap<String, Tensor> = HashMap::new();
+    let stdout = std::io::stdout();
+    for line in std::io::stdin().lock().lines() {
+        let line = line?;
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [network, numbers @ ..] = words.as_slice() else { continue };
+        let numbers = numbers.iter().map(|w| w.parse()).collect::<Result<Vec<usize>, _>>()?;
+        let (shape, scale) = match (*network, numbers.as_slice()) {
+            ("yunet", [n, h, w]) => (vec![*n, *h, *w, 3], 255.0),
+            ("face-swap-fast", [n]) => {
+                (vec![*n, efficientnet_lite::SIZE, efficientnet_lite::SIZE, 3], 1.0)
+            }
+            ("voice-clone-fast", [n]) => (vec![*n, BANDS, FRAMES, 1], 1.0),
+            _ => return Err(format!("cannot run `{line}`").into()),
+        };
+        if !inputs.contains_key(&line) {
+            inputs.insert(line.clone(), noise(&shape, scale)?);
+        }
+        let Some(x) = inputs.get(&line) else { continue };
+        let start = Instant::now();
+        match *network {
+            "yunet" => drop(std::hint::black_box(yunet.forward(x, 0.6)?)),
+            "face-swap-fast" => drop(std::hint::black_box(face.forward(x)?)),
+            _ => drop(std::hint::black_box(voice.forward_features(x)?)),
+        }
+        let elapsed = start.elapsed().as_secs_f64() * 1e3;
+        writeln!(stdout.lock(), "{elapsed:.4}")?;
+        stdout.lock().flush()?;
+    }
+    Ok(())
+}
