@@ -1,1 +1,31 @@
-//! detect
+//! The detectors, one file each. Two of them score windows with a network behind one trait; the
+//! third, [`label_strip`], weighs evidence found in the file's bytes.
+
+pub mod face_swap;
+pub mod label_strip;
+pub mod voice_clone;
+
+use crate::{
+    models::weights::{WeightStore, WeightsError},
+    verdict::calibration::Calibration,
+};
+
+/// Windows in, one raw score a window out; higher means fake.
+pub trait Detector: Send {
+    /// One window, prepared by the room that cuts it.
+    type Window;
+
+    /// Name of its weights in the manifest.
+    fn weights(&self) -> &'static str;
+
+    fn calibration(&self) -> Calibration;
+
+    /// Scores in the order of `windows`. A window's score does not depend on its company.
+    fn score(&self, windows: &[Self::Window]) -> candle_core::Result<Vec<f32>>;
+}
+
+/// The calibration that the manifest gives for `name`; a network without one cannot be a detector.
+fn calibration(store: &WeightStore, name: &str) -> Result<Calibration, WeightsError> {
+    let c = store.calibration(name)?;
+    Ok(Calibration { a: c.a as f32, b: c.b as f32, threshold: c.threshold as f32 })
+}

@@ -1,14 +1,34 @@
 //! The schedule: decoders → batches across files → device → windows.
+//!
+//! Each file in work has a thread that decodes it, follows its faces and cuts its speech; one
+//! [`owner`] thread a device runs the networks for all of them in batches. Every queue between
+//! them is bounded, so a slow network slows the decoders instead of filling the memory.
 
-use std::path::PathBuf;
+mod faces;
+mod job;
+mod owner;
+pub mod score;
+mod voices;
 
-use crate::report::{DetectorKind, Report};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use candle_core::Device;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    models::weights::{WeightStore, WeightsError},
+    report::{DetectorKind, EngineInfo, Report},
+};
 
 /// What a scan is asked to do.
 #[derive(Debug, Clone)]
 pub struct ScanOptions {
     pub detectors: Vec<DetectorKind>,
-    /// Pictures a second that are looked at.
+    /// Pictures a second that are looked at; every picture where it is not positive.
     pub fps: f64,
     /// Files in work at the same time; 0 lets the engine choose.
     pub jobs: usize,
@@ -22,11 +42,14 @@ pub enum DeviceChoice {
     Cuda(usize),
 }
 
+/// Pictures a second that are looked at unless told otherwise.
+pub const DEFAULT_FPS: f64 = 4.0;
+
 impl Default for ScanOptions {
     fn default() -> Self {
         Self {
             detectors: DetectorKind::ALL.to_vec(),
-            fps: 4.0,
+            fps: DEFAULT_FPS,
             jobs: 0,
             device: DeviceChoice::Auto,
         }
@@ -36,47 +59,116 @@ impl Default for ScanOptions {
 /// What the engine tells while it works. Calls come from the engine's threads.
 pub trait Observer: Sync {
     /// A file is being worked on; `media_ms` of its `duration_ms` have been looked at.
-    fn progress(&self, path: &std::path::Path, media_ms: i64, duration_ms: Option<i64>);
+    fn progress(&self, path: &Path, media_ms: i64, duration_ms: Option<i64>);
+
+    /// Asked once a file, as soon as its content is hashed (`sha256` in lower-case hex) and before
+    /// anything else is done with it. True where the observer has the content's report already,
+    /// or waits for the one that another path with the same content is getting: the engine then
+    /// leaves the file alone and does not call `done` for it.
+    ///
+    /// After the answer false the engine owes a call of `done` whose report carries this
+    /// `sha256`, unless it is stopped.
+    fn known(&self, _path: &Path, _sha256: &str) -> bool {
+        false
+    }
+
     /// A file is done, scanned or failed. The report's `status` says which.
     fn done(&self, report: Report);
-}
-
-/// Networks loaded on one device.
-pub struct Engine {
-    _private: (),
 }
 
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
-    #[error("{0}")]
-    Weights(String),
-    #[error("device {0} is not there: {1}")]
-    Device(String, String),
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    #[error("device cuda:{0} is not available: this program was built without CUDA")]
+    NoCuda(usize),
+}
+
+/// Networks loaded on one device.
+pub struct Engine {
+    options: ScanOptions,
+    networks: owner::Networks,
+    info: EngineInfo,
+    decoder_threads: usize,
 }
 
 impl Engine {
     /// Loads and verifies the weights that the detectors need.
-    pub fn new(
-        _options: ScanOptions,
-        _weights: &crate::models::weights::WeightStore,
-    ) -> Result<Self, EngineError> {
-        Ok(Self { _private: () })
+    pub fn new(options: ScanOptions, weights: &WeightStore) -> Result<Self, EngineError> {
+        let device = match options.device {
+            DeviceChoice::Auto | DeviceChoice::Cpu => Device::Cpu,
+            DeviceChoice::Cuda(n) => return Err(EngineError::NoCuda(n)),
+        };
+        let networks = owner::Networks::load(weights, &device, &options.detectors)?;
+        let mut sums = BTreeMap::new();
+        for name in networks.names() {
+            sums.insert(name.to_owned(), weights.entry(name)?.sha256.clone());
+        }
+        let mut kinds = options.detectors.clone();
+        kinds.sort();
+        kinds.dedup();
+        let names: Vec<&str> = kinds.iter().map(|k| k.name()).collect();
+        let info = EngineInfo {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            weights: sums,
+            device: "cpu".to_owned(),
+            options: BTreeMap::from([
+                ("detectors".to_owned(), serde_json::json!(names)),
+                ("fps".to_owned(), serde_json::json!(options.fps)),
+            ]),
+        };
+        Ok(Self { options, networks, info, decoder_threads: cores() })
     }
 
     /// What identifies results of this engine: version, weights, device and options. Two engines
     /// with the same fingerprint give the same report for the same bytes.
     pub fn fingerprint(&self) -> String {
-        String::new()
+        let mut digest = Sha256::new();
+        // Maps are ordered, so the text is the same for the same content.
+        let text = serde_json::json!({
+            "schema": crate::report::SCHEMA_VERSION,
+            "version": self.info.version,
+            "weights": self.info.weights,
+            "device": self.info.device,
+            "options": self.info.options,
+        });
+        digest.update(text.to_string());
+        digest.finalize().iter().take(16).map(|b| format!("{b:02x}")).collect()
+    }
+
+    fn jobs(&self) -> usize {
+        if self.options.jobs == 0 { cores() } else { self.options.jobs }
     }
 
     /// Scans files, several at a time. Stops taking new files once `stop` is set; files in work
     /// are then given up without a report.
-    pub fn scan(
-        &self,
-        _paths: &[PathBuf],
-        _observer: &dyn Observer,
-        _stop: &std::sync::atomic::AtomicBool,
-    ) {
+    pub fn scan(&self, paths: &[PathBuf], observer: &dyn Observer, stop: &AtomicBool) {
+        let (client, inbox) = owner::queue();
+        let jobs = self.jobs();
+        let next = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..jobs.min(paths.len()) {
+                let client = client.clone();
+                let next = &next;
+                scope.spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) else {
+                            return;
+                        };
+                        if let Some(report) = job::scan(self, &client, path, observer, stop) {
+                            observer.done(report);
+                        }
+                    }
+                });
+            }
+            // The owner ends with the last clone of the client.
+            drop(client);
+            inbox.serve(&self.networks);
+        });
     }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }

@@ -3,7 +3,18 @@
 //! Every type here is plain data, so that decoding can move into a separate, limited process
 //! without its callers noticing.
 
+mod capability;
+mod convert;
+mod decode;
+pub mod installed;
+mod io;
+mod source;
+mod still;
+
 use std::path::PathBuf;
+
+pub use capability::{Capability, Versions, decoders, versions};
+pub use source::{MAX_AUDIO_STREAMS, Source};
 
 /// What a file holds, as its container and streams say.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]

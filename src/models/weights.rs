@@ -67,13 +67,6 @@ pub struct Calibration {
     pub fitted_on: String,
 }
 
-impl Calibration {
-    /// The probability, 0..=1, that a window with this score is fake.
-    pub fn probability(&self, score: f32) -> f64 {
-        1.0 / (1.0 + (-(self.a * f64::from(score) + self.b)).exp())
-    }
-}
-
 /// Why weights cannot be used. Every message is one line and names the file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -87,6 +80,8 @@ pub enum WeightsError {
     Manifest { manifest: PathBuf, detail: String },
     #[error("{}: no entry `{name}`", .manifest.display())]
     NoEntry { manifest: PathBuf, name: String },
+    #[error("{}: entry `{name}` has no calibration, so its scores mean nothing", .manifest.display())]
+    NoCalibration { manifest: PathBuf, name: String },
     #[error("{}: missing, although the manifest lists it as `{name}`", .file.display())]
     Missing { file: PathBuf, name: String },
     #[error("{}: cannot be read: {source}", .file.display())]
@@ -186,6 +181,17 @@ impl WeightStore {
     /// No entry of that name.
     pub fn entry(&self, name: &str) -> Result<&WeightEntry, WeightsError> {
         self.entries.iter().find(|e| e.name == name).ok_or_else(|| WeightsError::NoEntry {
+            manifest: self.folder.join(MANIFEST),
+            name: name.to_owned(),
+        })
+    }
+
+    /// How this network's scores become probabilities.
+    ///
+    /// # Errors
+    /// No such entry, or one without a calibration.
+    pub fn calibration(&self, name: &str) -> Result<&Calibration, WeightsError> {
+        self.entry(name)?.calibration.as_ref().ok_or_else(|| WeightsError::NoCalibration {
             manifest: self.folder.join(MANIFEST),
             name: name.to_owned(),
         })
@@ -403,8 +409,7 @@ mod tests {
         assert_eq!(entry.metrics["auc"], Metric::Interval([0.9, 0.8, 0.95]));
         assert_eq!(entry.metrics["images"], Metric::Value(12.0));
         let calibration = entry.calibration.as_ref().unwrap();
-        assert!((calibration.probability(0.5) - 0.5).abs() < 1e-12);
-        assert!(calibration.probability(3.0) > 0.99);
+        assert_eq!((calibration.a, calibration.b), (2.0, -1.0));
         assert!(store.entry("other").unwrap_err().to_string().contains("`other`"));
     }
 

@@ -1,1 +1,138 @@
-//! provenance
+//! Labels read from containers, and what shows that one was taken off.
+//!
+//! Reads bytes, not what a media library chooses to show, because labels and their remains sit in
+//! odd places. One reader a container, chosen by content. Every reader runs under one budget
+//! (256 MiB and 400,000 reads in all, single pieces of at most 16 MiB in memory), so that no file,
+//! however large or hostile, takes unbounded time or memory. Media data is never read except to
+//! find the end of a JPEG.
+//!
+//! `docs/labels.md` lists what is read where.
+
+mod aigc;
+mod collect;
+mod evidence;
+mod exif;
+mod flv;
+mod id3;
+mod input;
+mod jpeg;
+mod jumbf;
+mod matroska;
+mod mp4;
+mod png;
+mod riff;
+mod traces;
+mod xiph;
+mod xmp;
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::report::{Evidence, Label};
+use collect::Collector;
+use input::{Input, Source, Stop};
+
+/// What one file says about its origin, and what is left of what it once said.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Findings {
+    /// The container whose labels were read; none where this version reads none of it.
+    pub container: Option<&'static str>,
+    /// Every label found, at most 256. Where no AIGC label was found, one more entry stands first and
+    /// says so (place `file`; verdict `not_found`, or `inconclusive` where not everything could be
+    /// read).
+    pub labels: Vec<Label>,
+    /// At most 256 pieces of residue, and one for each generator's trace.
+    pub strip_evidence: Vec<Evidence>,
+    /// What kept a part of the file from being read, one sentence each, at most 16.
+    pub unread: Vec<String>,
+}
+
+impl Findings {
+    /// The first trace of a generator, if any.
+    pub fn ai_trace(&self) -> Option<&Label> {
+        self.labels.iter().find(|l| l.system == "generator-trace")
+    }
+}
+
+/// Why a file's labels could not be read. Every message names the file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InspectError {
+    #[error("{path}: cannot be read: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{path}: not a regular file")]
+    NotAFile { path: PathBuf },
+}
+
+/// One container's reader.
+trait Reader: Sync {
+    fn name(&self) -> &'static str;
+    /// Whether the first bytes of a file (up to 64) are of this container.
+    fn recognises(&self, head: &[u8]) -> bool;
+    /// Damage is noted in `out` and ends the reading of what it touches; an error is of the file
+    /// system, or the budget that is used up.
+    fn read(&self, input: &mut Input<'_>, out: &mut Collector) -> Result<(), Stop>;
+}
+
+const READERS: [&dyn Reader; 9] = [
+    &png::Png,
+    &jpeg::Jpeg,
+    &riff::Riff,
+    &matroska::Matroska,
+    &xiph::Flac,
+    &xiph::Ogg,
+    &flv::Flv,
+    &mp4::Mp4,
+    // Last: a frame of MPEG audio has only 11 fixed bits.
+    &id3::Mp3,
+];
+
+/// Reads a file's labels and strip evidence.
+///
+/// # Errors
+/// Where the file cannot be opened or read, or is not a regular file. A damaged or unknown file is
+/// no error: [`Findings::unread`] and [`Findings::container`] say so.
+pub fn inspect(path: &Path) -> Result<Findings, InspectError> {
+    let failed = |source| InspectError::Io { path: path.to_owned(), source };
+    // Asked first, because opening a FIFO waits for a writer.
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(InspectError::NotAFile { path: path.to_owned() });
+    }
+    let mut file = File::open(path).map_err(failed)?;
+    inspect_source(&mut file).map_err(failed)
+}
+
+/// The same over bytes in memory; for tests and fuzzing.
+///
+/// # Errors
+/// Never for bytes in memory; the type is that of [`std::io::Read`].
+pub fn inspect_bytes(bytes: &[u8]) -> io::Result<Findings> {
+    inspect_source(&mut io::Cursor::new(bytes))
+}
+
+fn inspect_source(source: &mut dyn Source) -> io::Result<Findings> {
+    let mut input = Input::new(source)?;
+    let mut out = Collector::default();
+    let done = dispatch(&mut input, &mut out);
+    let container = match done {
+        Ok(container) => container,
+        Err((container, Stop::Budget)) => {
+            out.note("the structure takes more reading than one file is given".to_owned());
+            container
+        }
+        Err((_, Stop::Io(error))) => return Err(error),
+    };
+    Ok(out.finish(container))
+}
+
+type Chosen = Option<&'static str>;
+
+fn dispatch(input: &mut Input<'_>, out: &mut Collector) -> Result<Chosen, (Chosen, Stop)> {
+    let head = input.read(0, 64).map_err(|stop| (None, stop))?;
+    let Some(reader) = READERS.iter().find(|r| r.recognises(&head)) else { return Ok(None) };
+    match reader.read(input, out) {
+        Ok(()) => Ok(Some(reader.name())),
+        Err(stop) => Err((Some(reader.name()), stop)),
+    }
+}

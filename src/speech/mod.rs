@@ -1,3 +1,16 @@
-//! speech
+//! Speech: voice activity → windows. Sound comes in as 16 kHz mono from [`crate::media`].
 
+pub mod activity;
 pub mod features;
+pub mod quality;
+pub mod windows;
+
+/// Samples a second everywhere behind `media`.
+pub const RATE: usize = 16_000;
+/// Samples in the window that the voice network scores: 4 s.
+pub const WINDOW: usize = 4 * RATE;
+
+/// A position in 16 kHz samples as milliseconds.
+pub fn to_ms(samples: i64) -> i64 {
+    samples / (RATE as i64 / 1_000)
+}

@@ -1,1 +1,5 @@
-//! verdict
+//! From raw scores to answers: calibration, windows → segments. Knows no network and no FFmpeg.
+
+pub mod calibration;
+pub mod disposition;
+pub mod segments;

@@ -1,0 +1,146 @@
+//! `veriscope score`: one row a file, for evaluations on anybody's own set.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
+use clap::Args;
+
+use super::{EXIT_FAILED, EXIT_OK, EXIT_PIPE, complain, fail};
+use crate::engine::score::Scored;
+use crate::engine::{DeviceChoice, Engine, ScanOptions};
+use crate::models::weights::WeightStore;
+use crate::report::DetectorKind;
+
+/// Score the files of a list with one detector and write TSV: path, score, probability, reasons
+///
+/// One row a file, in the list's order; for a video or a sound it is its strongest track's pooled
+/// score. Higher means fake. A file that could not be judged has empty score and probability, and
+/// its reasons say why; exit code 1 where a file could not be read.
+#[derive(Debug, Args)]
+pub struct ScoreArgs {
+    #[arg(long, value_parser = PossibleValuesParser::new(DetectorKind::ALL.map(DetectorKind::name))
+        .try_map(|name| DetectorKind::ALL.into_iter().find(|d| d.name() == name).ok_or("unknown detector")))]
+    detector: DetectorKind,
+    /// Paths, one a line, or TSV whose first column is headed `path`; `-` is stdin
+    #[arg(long, value_name = "FILE")]
+    list: PathBuf,
+    /// Every picture already is one face, framed from forehead to chin (face-swap only)
+    #[arg(long)]
+    precropped: bool,
+    /// Pictures a second that are looked at in videos
+    #[arg(long, default_value_t = crate::engine::DEFAULT_FPS, value_parser = super::scan::parse_fps)]
+    fps: f64,
+    /// Folder with the weights and their manifest [default: the one that came with the program]
+    #[arg(long, value_name = "DIR")]
+    weights: Option<PathBuf>,
+}
+
+pub fn run(args: &ScoreArgs) -> u8 {
+    match score(args) {
+        Ok(code) => code,
+        Err(message) => fail(&message),
+    }
+}
+
+fn score(args: &ScoreArgs) -> Result<u8, String> {
+    if args.precropped && args.detector != DetectorKind::FaceSwap {
+        return Err("--precropped goes with --detector face-swap only".to_owned());
+    }
+    let name = args.list.display();
+    let paths = if args.list.as_os_str() == "-" {
+        read(io::stdin().lock())
+    } else {
+        File::open(&args.list).and_then(|file| read(BufReader::new(file)))
+    }
+    .map_err(|e| format!("{name}: cannot be read: {e}"))?;
+    let weights = WeightStore::open(args.weights.as_deref()).map_err(|e| e.to_string())?;
+    let options = ScanOptions {
+        detectors: vec![args.detector],
+        fps: args.fps,
+        jobs: 0,
+        device: DeviceChoice::Auto,
+    };
+    let engine = Engine::new(options, &weights).map_err(|e| e.to_string())?;
+
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    let mut failed = false;
+    let mut written = writeln!(out, "path\tscore\tprobability\treasons");
+    engine.score(&paths, args.detector, args.precropped, &mut |path, row| {
+        if let Some(error) = &row.error {
+            failed = true;
+            complain(error);
+        }
+        if written.is_ok() {
+            written = writeln!(out, "{}\t{}", path.display(), columns(&row));
+        }
+        match written {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    });
+    match written.and_then(|()| out.flush()) {
+        Ok(()) if failed => Ok(EXIT_FAILED),
+        Ok(()) => Ok(EXIT_OK),
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(EXIT_PIPE),
+        Err(e) => Err(format!("stdout: {e}")),
+    }
+}
+
+/// Score, probability and the codes of the reasons, with commas between them.
+fn columns(row: &Scored) -> String {
+    let number = |v: Option<f32>| v.map_or_else(String::new, |v| format!("{v:.6}"));
+    let mut codes: Vec<String> = row
+        .reasons
+        .iter()
+        .filter_map(|r| serde_json::to_value(r.code).ok()?.as_str().map(str::to_owned))
+        .collect();
+    codes.extend(row.error.as_ref().map(|_| "decode_error".to_owned()));
+    codes.sort();
+    codes.dedup();
+    format!("{}\t{}\t{}", number(row.score), number(row.probability), codes.join(","))
+}
+
+/// Paths, one a line. A first line that is `path`, alone or before a tab, is a header.
+fn read(lines: impl BufRead) -> io::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    for (i, line) in lines.lines().enumerate() {
+        let line = line?;
+        let first = line.trim_end_matches('\r').split('\t').next().unwrap_or_default();
+        if first.is_empty() || (i == 0 && first == "path") {
+            continue;
+        }
+        paths.push(PathBuf::from(first));
+    }
+    Ok(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Reason, ReasonCode};
+
+    #[test]
+    fn lists_and_tables_are_read() {
+        let want = vec![PathBuf::from("a b.jpg"), PathBuf::from("c.mp4")];
+        assert_eq!(read("a b.jpg\nc.mp4\n".as_bytes()).unwrap(), want);
+        assert_eq!(read("path\tlabel\na b.jpg\treal\n\nc.mp4\tfake\r\n".as_bytes()).unwrap(), want);
+        assert!(read("".as_bytes()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_was_not_judged_has_no_number() {
+        let reason = |code| Reason::new(code, String::new());
+        let row = Scored {
+            score: None,
+            probability: None,
+            reasons: vec![reason(ReasonCode::NoFace), reason(ReasonCode::NoFace)],
+            error: None,
+        };
+        assert_eq!(columns(&row), "\t\tno_face");
+        let row = Scored { score: Some(-1.5), probability: Some(0.25), reasons: vec![], error: None };
+        assert_eq!(columns(&row), "-1.500000\t0.250000\t");
+    }
+}

@@ -1,0 +1,329 @@
+//! One file's pictures: search → track → crop → score, with a bounded number of pictures in work.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::owner::{Client, InferenceError, Ticket};
+use crate::{
+    face::{
+        Face, crop,
+        detect::{self, Pass},
+        quality::Quality,
+        resample::Picture,
+        shot::Signature,
+        track::Tracker,
+    },
+    media::Frame,
+    report::{DetectorKind, Reason, ReasonCode, Segment, SegmentVerdict, TimedBox, Track, TrackKind, WindowScore},
+    verdict::{
+        calibration::{Calibration, sigmoid},
+        segments::{Rule, Stretch, Window, segments},
+    },
+};
+
+/// Pictures that may wait for the network, by number and by bytes.
+const PICTURES_IN_WORK: usize = 6;
+const BYTES_IN_WORK: usize = 192 << 20;
+/// Requests for scores that may be under way.
+const SCORES_IN_WORK: usize = 24;
+/// The dear passes of the search are made once in this time and at each cut.
+const THOROUGH_MS: i64 = 1_000;
+/// Sightings under which a face in a video is taken for a false find.
+const MIN_SIGHTINGS: usize = 3;
+
+struct Searching {
+    frame: Frame,
+    cut: bool,
+    tickets: Vec<(Pass, Ticket<Vec<Face>>)>,
+}
+
+struct Scoring {
+    windows: Vec<(usize, i64, f32)>,
+    ticket: Ticket<Vec<f32>>,
+}
+
+#[derive(Default)]
+struct FaceTrack {
+    stream: usize,
+    start_ms: i64,
+    end_ms: i64,
+    sightings: usize,
+    boxes: Vec<TimedBox>,
+    /// Time, raw score, weight.
+    scores: Vec<(i64, f32, f32)>,
+    refused: BTreeMap<ReasonCode, usize>,
+    weak: BTreeMap<ReasonCode, usize>,
+}
+
+pub struct Faces {
+    client: Client,
+    /// Time that one sampled picture stands for.
+    step_ms: i64,
+    still: bool,
+    tracker: Tracker,
+    signature: Option<Signature>,
+    last_thorough_ms: Option<i64>,
+    searching: VecDeque<Searching>,
+    scoring: VecDeque<Scoring>,
+    tracks: BTreeMap<usize, FaceTrack>,
+    pub pictures: u64,
+    pub windows: u64,
+}
+
+impl Faces {
+    pub fn new(client: Client, step_ms: i64, still: bool) -> Self {
+        Self {
+            client,
+            step_ms,
+            still,
+            tracker: Tracker::default(),
+            signature: None,
+            last_thorough_ms: None,
+            searching: VecDeque::new(),
+            scoring: VecDeque::new(),
+            tracks: BTreeMap::new(),
+            pictures: 0,
+            windows: 0,
+        }
+    }
+
+    /// Takes the next picture in order of time. Waits where too much is in work already.
+    pub fn push(&mut self, frame: Frame) -> Result<(), InferenceError> {
+        let Some(picture) = Picture::new(frame.width, frame.height, &frame.rgb) else {
+            return Ok(());
+        };
+        self.pictures += 1;
+        let signature = Signature::new(picture);
+        let cut = self.signature.as_ref().is_some_and(|last| last.cut_before(&signature));
+        self.signature = Some(signature);
+        let thorough = cut
+            || self.still
+            || self.last_thorough_ms.is_none_or(|last| frame.time_ms - last >= THOROUGH_MS);
+        if thorough {
+            self.last_thorough_ms = Some(frame.time_ms);
+        }
+        let tickets = detect::passes(frame.width, frame.height, thorough)
+            .into_iter()
+            .map(|pass| {
+                let (w, h) = pass.padded();
+                (pass, self.client.detect(pass.input(picture), w, h))
+            })
+            .collect();
+        let room = (BYTES_IN_WORK / frame.rgb.len().max(1)).clamp(1, PICTURES_IN_WORK);
+        self.searching.push_back(Searching { frame, cut, tickets });
+        while self.searching.len() > room || self.first_is_ready() {
+            self.found()?;
+        }
+        Ok(())
+    }
+
+    fn first_is_ready(&self) -> bool {
+        self.searching.front().is_some_and(|s| s.tickets.iter().all(|(_, t)| t.is_ready()))
+    }
+
+    /// Takes the oldest picture's finds, follows them and asks for their scores.
+    fn found(&mut self) -> Result<(), InferenceError> {
+        let Some(Searching { frame, cut, tickets }) = self.searching.pop_front() else {
+            return Ok(());
+        };
+        let Some(picture) = Picture::new(frame.width, frame.height, &frame.rgb) else {
+            return Ok(());
+        };
+        let mut faces = Vec::new();
+        for (pass, ticket) in tickets {
+            let finds = ticket.wait()?;
+            faces.extend(finds.into_iter().map(|f| pass.restore(f, frame.width, frame.height)));
+        }
+        let mut crops = Vec::new();
+        let mut windows = Vec::new();
+        for (id, face) in self.tracker.push(frame.time_ms, cut, detect::merge(faces)) {
+            let track = self.tracks.entry(id).or_insert_with(|| FaceTrack {
+                stream: frame.stream,
+                start_ms: frame.time_ms,
+                ..FaceTrack::default()
+            });
+            track.end_ms = frame.time_ms + self.step_ms;
+            track.sightings += 1;
+            if track.boxes.last().is_none_or(|b| frame.time_ms - b.time_ms >= 1_000) {
+                let r = face.rect;
+                track.boxes.push(TimedBox {
+                    time_ms: frame.time_ms,
+                    x: r.x0,
+                    y: r.y0,
+                    w: r.width(),
+                    h: r.height(),
+                });
+            }
+            let crop = crop::crop(picture, &face.rect);
+            let quality = Quality::measure(picture, &face, &crop);
+            match quality.refusal() {
+                Some(code) => *track.refused.entry(code).or_default() += 1,
+                None => {
+                    for code in quality.weaknesses() {
+                        *track.weak.entry(code).or_default() += 1;
+                    }
+                    windows.push((id, frame.time_ms, quality.weight()));
+                    crops.push(crop);
+                }
+            }
+        }
+        if !crops.is_empty() {
+            self.windows += crops.len() as u64;
+            self.scoring.push_back(Scoring { windows, ticket: self.client.swap(crops) });
+        }
+        while self.scoring.len() > SCORES_IN_WORK {
+            self.scored()?;
+        }
+        Ok(())
+    }
+
+    fn scored(&mut self) -> Result<(), InferenceError> {
+        let Some(Scoring { windows, ticket }) = self.scoring.pop_front() else { return Ok(()) };
+        for ((id, time_ms, weight), score) in windows.into_iter().zip(ticket.wait()?) {
+            if let Some(track) = self.tracks.get_mut(&id) {
+                track.scores.push((time_ms, score, weight));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for everything in work.
+    pub fn drain(&mut self) -> Result<(), InferenceError> {
+        while !self.searching.is_empty() {
+            self.found()?;
+        }
+        while !self.scoring.is_empty() {
+            self.scored()?;
+        }
+        Ok(())
+    }
+
+    /// Tracks and segments, and what holds for the file as a whole.
+    pub fn finish(self, calibration: &Calibration) -> (Vec<Track>, Vec<Segment>, Vec<Reason>) {
+        let mut reasons = Vec::new();
+        let mut tracks = Vec::new();
+        let mut all_segments = Vec::new();
+        let min = if self.still { 1 } else { MIN_SIGHTINGS.min(self.pictures as usize) };
+        let fleeting = self.tracks.values().filter(|t| t.sightings < min).count();
+        if fleeting > 0 {
+            reasons.push(Reason::new(
+                ReasonCode::TooShort,
+                format!("{fleeting} face(s) were seen in fewer than {min} sampled pictures and not judged"),
+            ));
+        }
+        let kept = self.tracks.into_values().filter(|t| t.sightings >= min);
+        for (i, track) in kept.enumerate() {
+            let id = format!("face-{}", i + 1);
+            let (report, segments) = track.finish(id, self.step_ms, self.still, calibration);
+            tracks.push(report);
+            all_segments.extend(segments);
+        }
+        if tracks.is_empty() && fleeting == 0 && self.pictures > 0 {
+            reasons.push(Reason::new(
+                ReasonCode::NoFace,
+                format!("no face in {} sampled picture(s)", self.pictures),
+            ));
+        }
+        (tracks, all_segments, reasons)
+    }
+}
+
+impl FaceTrack {
+    fn finish(
+        self,
+        id: String,
+        step_ms: i64,
+        still: bool,
+        calibration: &Calibration,
+    ) -> (Track, Vec<Segment>) {
+        let span = if still { 0 } else { step_ms };
+        let windows: Vec<Window> = self
+            .scores
+            .iter()
+            .map(|&(time_ms, score, weight)| Window {
+                start_ms: time_ms,
+                end_ms: time_ms + span,
+                logit: calibration.logit(score),
+                weight,
+            })
+            .collect();
+        let mut reasons = Vec::new();
+        for (code, n) in &self.refused {
+            reasons.push(Reason::new(
+                *code,
+                format!("{n} of {} crops not judged", self.sightings),
+            ));
+        }
+        for (code, n) in &self.weak {
+            if n * 2 > self.scores.len() {
+                reasons.push(Reason::new(
+                    *code,
+                    format!("{n} of {} judged crops are weak", self.scores.len()),
+                ));
+            }
+        }
+        let end_ms = if still { self.start_ms } else { self.end_ms };
+        let mut segments: Vec<Segment> = segments(&windows, &Rule::FACE, calibration)
+            .into_iter()
+            .map(|s| segment(&id, DetectorKind::FaceSwap, s, reasons.clone()))
+            .collect();
+        if segments.is_empty() {
+            segments.push(unjudged(&id, DetectorKind::FaceSwap, self.start_ms, end_ms, reasons.clone()));
+        }
+        let track = Track {
+            id,
+            kind: TrackKind::Face,
+            stream: Some(self.stream),
+            start_ms: self.start_ms,
+            end_ms,
+            boxes: self.boxes,
+            windows: scores(&windows),
+            reasons,
+        };
+        (track, segments)
+    }
+}
+
+/// What the report says of windows.
+pub fn scores(windows: &[Window]) -> Vec<WindowScore> {
+    windows
+        .iter()
+        .map(|w| WindowScore { start_ms: w.start_ms, end_ms: w.end_ms, probability: sigmoid(w.logit) })
+        .collect()
+}
+
+pub fn segment(track: &str, detector: DetectorKind, s: Stretch, reasons: Vec<Reason>) -> Segment {
+    Segment {
+        track: track.to_owned(),
+        detector,
+        start_ms: s.start_ms,
+        end_ms: s.end_ms,
+        probability: Some(s.probability),
+        uncertainty: Some(s.uncertainty),
+        peak_ms: Some(s.peak_ms),
+        peak_probability: Some(s.peak_probability),
+        verdict: s.verdict,
+        reasons,
+    }
+}
+
+/// "I can't tell, because …"
+pub fn unjudged(
+    track: &str,
+    detector: DetectorKind,
+    start_ms: i64,
+    end_ms: i64,
+    reasons: Vec<Reason>,
+) -> Segment {
+    Segment {
+        track: track.to_owned(),
+        detector,
+        start_ms,
+        end_ms,
+        probability: None,
+        uncertainty: None,
+        peak_ms: None,
+        peak_probability: None,
+        verdict: SegmentVerdict::Undetermined,
+        reasons,
+    }
+}

@@ -1,0 +1,348 @@
+//! One file from path to report.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::Read,
+    ops::ControlFlow,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Instant,
+};
+
+use sha2::{Digest, Sha256};
+
+use super::{Engine, Observer, faces::Faces, owner::Client, owner::InferenceError, voices::Voice};
+use crate::{
+    detect::{Detector, label_strip},
+    media::{DecodeOptions, Event, Limits, MediaError, MediaInfo, MediaKind, Source, StreamKind},
+    provenance,
+    report::{
+        DetectorKind, Disposition, DispositionState, Failure, Media, Reason, ReasonCode, Report,
+        SCHEMA_VERSION, SegmentVerdict, Status, Timings,
+    },
+    verdict::disposition::disposition,
+};
+
+/// Streams of sound that are judged; more are named in a reason.
+const MAX_VOICES: usize = 8;
+
+/// Scans one file. `None`: `stop` was set before it was done, or the observer knows it already.
+pub fn scan(
+    engine: &Engine,
+    client: &Client,
+    path: &Path,
+    observer: &dyn Observer,
+    stop: &AtomicBool,
+) -> Option<Report> {
+    let started = Instant::now();
+    let mut report = blank(engine, path);
+    match work(engine, client, path, observer, stop, &mut report) {
+        Ok(Outcome::Scanned) => {}
+        Ok(Outcome::LeftAlone) => return None,
+        Err(failure) => {
+            report.status = Status::Failed;
+            report.error = Some(failure);
+        }
+    }
+    report.timings.total_ms = started.elapsed().as_millis() as u64;
+    Some(report)
+}
+
+enum Outcome {
+    Scanned,
+    /// Stopped, or known already.
+    LeftAlone,
+}
+
+fn blank(engine: &Engine, path: &Path) -> Report {
+    Report {
+        schema_version: SCHEMA_VERSION,
+        status: Status::Ok,
+        error: None,
+        media: Media {
+            path: path.display().to_string(),
+            sha256: None,
+            bytes: None,
+            container: None,
+            kind: None,
+            duration_ms: None,
+            streams: Vec::new(),
+        },
+        tracks: Vec::new(),
+        segments: Vec::new(),
+        labels: Vec::new(),
+        strip_evidence: Vec::new(),
+        disposition: Disposition { state: DispositionState::Undetermined, evidence: Vec::new() },
+        reasons: Vec::new(),
+        engine: engine.info.clone(),
+        timings: Timings::default(),
+    }
+}
+
+fn failure(e: &MediaError) -> Failure {
+    Failure { code: e.code().to_owned(), message: e.to_string(), time_ms: None }
+}
+
+fn work(
+    engine: &Engine,
+    client: &Client,
+    path: &Path,
+    observer: &dyn Observer,
+    stop: &AtomicBool,
+    report: &mut Report,
+) -> Result<Outcome, Failure> {
+    observer.progress(path, 0, None);
+    // Before the content is hashed: reading a FIFO would never end.
+    let source = Source::open(path, &Limits::default());
+    if let Err(e @ (MediaError::NotAFile { .. } | MediaError::Io { .. })) = &source {
+        return Err(failure(e));
+    }
+
+    let clock = Instant::now();
+    let Some((sha256, bytes)) = hash(path, stop)? else { return Ok(Outcome::LeftAlone) };
+    report.timings.hash_ms = clock.elapsed().as_millis() as u64;
+    report.media.bytes = Some(bytes);
+    if observer.known(path, &sha256) {
+        return Ok(Outcome::LeftAlone);
+    }
+    report.media.sha256 = Some(sha256);
+
+    let source = source.map_err(|e| failure(&e))?;
+    let info = source.info().clone();
+    report.media.container = Some(info.container.clone());
+    report.media.kind = Some(info.kind);
+    report.media.duration_ms = info.duration_ms;
+    report.media.streams = info.streams.clone();
+
+    let wanted = |kind| engine.options.detectors.contains(&kind);
+    if wanted(DetectorKind::LabelStrip) {
+        let clock = Instant::now();
+        labels(path, &info, report)?;
+        report.timings.labels_ms = clock.elapsed().as_millis() as u64;
+    }
+    let (video, audio) = (wanted(DetectorKind::FaceSwap), wanted(DetectorKind::VoiceClone));
+    if (video || audio) && !decode(engine, client, source, &info, path, observer, stop, report)? {
+        return Ok(Outcome::LeftAlone);
+    }
+    conclude(report, wanted(DetectorKind::LabelStrip));
+    Ok(Outcome::Scanned)
+}
+
+/// SHA-256 in hexadecimal and the length. `None`: stopped.
+fn hash(path: &Path, stop: &AtomicBool) -> Result<Option<(String, u64)>, Failure> {
+    let io = |source: std::io::Error| {
+        failure(&MediaError::Io { path: path.to_owned(), source })
+    };
+    let mut file = File::open(path).map_err(io)?;
+    let mut digest = Sha256::new();
+    let mut buffer = vec![0u8; 1 << 20];
+    let mut bytes = 0;
+    loop {
+        if stop.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let n = file.read(&mut buffer).map_err(io)?;
+        if n == 0 {
+            break;
+        }
+        digest.update(&buffer[..n]);
+        bytes += n as u64;
+    }
+    let hex = digest.finalize().iter().map(|b| format!("{b:02x}")).collect();
+    Ok(Some((hex, bytes)))
+}
+
+fn labels(path: &Path, info: &MediaInfo, report: &mut Report) -> Result<(), Failure> {
+    let findings = provenance::inspect(path).map_err(|e| Failure {
+        code: "unreadable".to_owned(),
+        message: e.to_string(),
+        time_ms: None,
+    })?;
+    let (track, segments) = label_strip::judge(&findings, info.duration_ms);
+    report.tracks.push(track);
+    report.segments.extend(segments);
+    report.labels = findings.labels;
+    report.strip_evidence = findings.strip_evidence;
+    Ok(())
+}
+
+/// Decodes and judges pictures and sound. `false`: stopped.
+#[allow(clippy::too_many_arguments)]
+fn decode(
+    engine: &Engine,
+    client: &Client,
+    source: Source,
+    info: &MediaInfo,
+    path: &Path,
+    observer: &dyn Observer,
+    stop: &AtomicBool,
+    report: &mut Report,
+) -> Result<bool, Failure> {
+    let clock = Instant::now();
+    let has = |kind| info.streams.iter().any(|s| s.kind == kind);
+    let still = info.kind == MediaKind::Image;
+    let calibration_of_faces = engine.networks.face_swap().map(Detector::calibration);
+    let calibration_of_voices = engine.networks.voice_clone().map(Detector::calibration);
+    let step_ms = if engine.options.fps > 0.0 { (1_000.0 / engine.options.fps) as i64 } else { 40 };
+    let mut faces = Faces::new(client.clone(), step_ms, still);
+    let mut voices: BTreeMap<usize, Voice> = BTreeMap::new();
+    let mut unheard: Vec<usize> = Vec::new();
+    let mut faults = Vec::new();
+    let mut broken: Option<InferenceError> = None;
+    let mut stopped = false;
+
+    let options = DecodeOptions {
+        fps: engine.options.fps,
+        video: calibration_of_faces.is_some(),
+        audio: calibration_of_voices.is_some(),
+        threads: engine.decoder_threads,
+    };
+    let mut take = |event| -> Result<(), InferenceError> {
+        match event {
+            Event::Frame(frame) => {
+                observer.progress(path, frame.time_ms, info.duration_ms);
+                faces.push(frame)
+            }
+            Event::Audio(audio) => {
+                if voices.len() >= MAX_VOICES && !voices.contains_key(&audio.stream) {
+                    if !unheard.contains(&audio.stream) {
+                        unheard.push(audio.stream);
+                    }
+                    return Ok(());
+                }
+                if !options.video {
+                    observer.progress(path, crate::speech::to_ms(audio.start), info.duration_ms);
+                }
+                voices
+                    .entry(audio.stream)
+                    .or_insert_with(|| Voice::new(client.clone(), audio.stream))
+                    .push(audio)
+            }
+            Event::Fault(fault) => {
+                faults.push(fault);
+                Ok(())
+            }
+        }
+    };
+    let decoded = source.decode(&options, &mut |event| {
+        if stop.load(Ordering::Relaxed) {
+            stopped = true;
+            return ControlFlow::Break(());
+        }
+        match take(event) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(e) => {
+                broken = Some(e);
+                ControlFlow::Break(())
+            }
+        }
+    });
+    if stopped {
+        return Ok(false);
+    }
+    // What was decoded before a fault is judged all the same.
+    let drained = faces.drain().and_then(|()| voices.values_mut().try_for_each(Voice::drain));
+    if let Some(e) = broken.or(drained.err()) {
+        return Err(Failure {
+            code: "inference_error".to_owned(),
+            message: format!("{}: {e}", path.display()),
+            time_ms: None,
+        });
+    }
+    if let Err(e) = decoded {
+        return Err(failure(&e));
+    }
+
+    report.timings.frames = faces.pictures;
+    report.timings.face_windows = faces.windows;
+    report.timings.voice_windows = voices.values().map(|v| v.windows).sum();
+    if let Some(calibration) = calibration_of_faces {
+        if has(StreamKind::Video) {
+            let (tracks, segments, reasons) = faces.finish(&calibration);
+            report.tracks.extend(tracks);
+            report.segments.extend(segments);
+            report.reasons.extend(reasons);
+        } else {
+            report.reasons.push(Reason::new(
+                ReasonCode::NoVideo,
+                "no pictures in this file: face-swap has nothing to judge".to_owned(),
+            ));
+        }
+    }
+    if let Some(calibration) = calibration_of_voices {
+        if has(StreamKind::Audio) {
+            if voices.is_empty() {
+                report.reasons.push(Reason::new(
+                    ReasonCode::NoSpeech,
+                    "the streams of sound hold no sound".to_owned(),
+                ));
+            }
+            let mut number = 1;
+            for voice in voices.into_values() {
+                let (track, segments, reasons) = voice.finish(number, &calibration);
+                number += usize::from(track.is_some());
+                report.tracks.extend(track);
+                report.segments.extend(segments);
+                report.reasons.extend(reasons);
+            }
+        } else if !still {
+            report.reasons.push(Reason::new(
+                ReasonCode::NoAudio,
+                "no sound in this file: voice-clone has nothing to judge".to_owned(),
+            ));
+        }
+    }
+    if !unheard.is_empty() {
+        report.reasons.push(Reason::new(
+            ReasonCode::NoSpeech,
+            format!("audio streams {unheard:?} not judged: only the first {MAX_VOICES} are"),
+        ));
+    }
+    for fault in &faults {
+        report.reasons.push(Reason::new(
+            ReasonCode::DecodeError,
+            match fault.time_ms {
+                Some(ms) => format!("after {:.3} s: {}", ms as f64 / 1e3, fault.message),
+                None => fault.message.clone(),
+            },
+        ));
+    }
+    if let Some(first) = faults.first() {
+        let nothing = report.timings.frames == 0 && report.timings.voice_windows == 0;
+        report.status = if nothing { Status::Failed } else { Status::Partial };
+        report.error = Some(Failure {
+            code: "decode_error".to_owned(),
+            message: format!("{}: {}", path.display(), first.message),
+            time_ms: first.time_ms,
+        });
+    }
+    report.timings.decode_ms = clock.elapsed().as_millis() as u64;
+    Ok(true)
+}
+
+/// Orders what was found and says what a platform has to do with it.
+fn conclude(report: &mut Report, labels_were_read: bool) {
+    let order: BTreeMap<String, usize> =
+        report.tracks.iter().enumerate().map(|(i, t)| (t.id.clone(), i)).collect();
+    report.segments.sort_by_key(|s| (order.get(&s.track).copied(), s.start_ms, s.end_ms));
+    if !labels_were_read {
+        return;
+    }
+    let suspicions: Vec<String> = report
+        .segments
+        .iter()
+        .filter(|s| s.verdict == SegmentVerdict::Fake && s.detector != DetectorKind::LabelStrip)
+        .map(|s| {
+            format!(
+                "{} found {} from {:.1} to {:.1} s with probability {:.2}",
+                s.detector.name(),
+                s.track,
+                s.start_ms as f64 / 1e3,
+                s.end_ms as f64 / 1e3,
+                s.probability.unwrap_or_default()
+            )
+        })
+        .collect();
+    report.disposition = disposition(&report.labels, &report.strip_evidence, &suspicions);
+}

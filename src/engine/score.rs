@@ -1,0 +1,220 @@
+//! One score a file, for evaluations on anybody's own set.
+
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    sync::{
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc,
+    },
+};
+
+use super::{Engine, Observer, job, owner};
+use crate::{
+    detect::Detector,
+    face::{crop, resample::Picture},
+    media::{DecodeOptions, Event, Frame, Limits, Source},
+    report::{DetectorKind, Reason, Report},
+    verdict::{
+        calibration::{Calibration, logit},
+        segments::{Rule, Window, pooled},
+    },
+};
+
+/// Pictures in work at the same time, so that single crops travel in batches.
+const PRECROPPED_JOBS: usize = 32;
+
+/// One file's row.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scored {
+    /// On the scale of the network's raw output; higher means fake. None where nothing was judged.
+    pub score: Option<f32>,
+    /// Calibrated, 0 to 1.
+    pub probability: Option<f32>,
+    /// Why not or only weakly judged.
+    pub reasons: Vec<Reason>,
+    /// Why the file could not be read.
+    pub error: Option<String>,
+}
+
+impl Scored {
+    fn failed(error: String) -> Self {
+        Self { score: None, probability: None, reasons: Vec::new(), error: Some(error) }
+    }
+}
+
+struct Quiet;
+
+impl Observer for Quiet {
+    fn progress(&self, _: &Path, _: i64, _: Option<i64>) {}
+    fn done(&self, _: Report) {}
+}
+
+impl Engine {
+    /// Scores each file with `detector`, which must be among the engine's, and gives the rows to
+    /// `sink` in the order of `paths`: the pooled score of the strongest track. `precropped`:
+    /// every picture already is one face framed as in training, and is scored as it is.
+    pub fn score(
+        &self,
+        paths: &[PathBuf],
+        detector: DetectorKind,
+        precropped: bool,
+        sink: &mut dyn FnMut(&Path, Scored) -> ControlFlow<()>,
+    ) {
+        let (client, inbox) = owner::queue();
+        let jobs = if precropped { PRECROPPED_JOBS } else { self.jobs() };
+        let next = AtomicUsize::new(0);
+        let stop = AtomicBool::new(false);
+        // Bounded: rows that are done early wait for their turn only in small numbers.
+        let (send, receive) = mpsc::sync_channel::<(usize, Scored)>(jobs);
+        std::thread::scope(|scope| {
+            for _ in 0..jobs.min(paths.len()) {
+                let (client, send, next, stop) = (client.clone(), send.clone(), &next, &stop);
+                scope.spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        let i = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(path) = paths.get(i) else { return };
+                        let row = if precropped {
+                            self.score_crop(&client, path)
+                        } else {
+                            self.score_file(&client, path, detector, stop)
+                        };
+                        if send.send((i, row)).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+            drop((client, send));
+            let networks = &self.networks;
+            scope.spawn(move || inbox.serve(networks));
+            let mut waiting = std::collections::BTreeMap::new();
+            let mut turn = 0;
+            for (i, row) in receive {
+                waiting.insert(i, row);
+                while let Some(row) = waiting.remove(&turn) {
+                    if sink(&paths[turn], row).is_break() {
+                        stop.store(true, Ordering::Relaxed);
+                        return;
+                    }
+                    turn += 1;
+                }
+            }
+        });
+    }
+
+    fn score_crop(&self, client: &owner::Client, path: &Path) -> Scored {
+        let Some(calibration) = self.networks.face_swap().map(Detector::calibration) else {
+            return Scored::failed("face-swap is not among the engine's detectors".to_owned());
+        };
+        let frame = match first_frame(path) {
+            Ok(frame) => frame,
+            Err(e) => return Scored::failed(e),
+        };
+        let Some(picture) = Picture::new(frame.width, frame.height, &frame.rgb) else {
+            return Scored::failed(format!("{}: a picture without pixels", path.display()));
+        };
+        match client.swap(vec![crop::precropped(picture)]).wait() {
+            Ok(scores) => {
+                let score = scores.first().copied();
+                Scored {
+                    score,
+                    probability: score.map(|s| calibration.probability(s)),
+                    reasons: Vec::new(),
+                    error: None,
+                }
+            }
+            Err(e) => Scored::failed(format!("{}: {e}", path.display())),
+        }
+    }
+
+    fn score_file(
+        &self,
+        client: &owner::Client,
+        path: &Path,
+        detector: DetectorKind,
+        stop: &AtomicBool,
+    ) -> Scored {
+        let Some(report) = job::scan(self, client, path, &Quiet, stop) else {
+            return Scored::failed(format!("{}: stopped", path.display()));
+        };
+        let mut row = Scored {
+            score: None,
+            probability: None,
+            reasons: report.reasons.clone(),
+            error: report.error.as_ref().map(|e| e.message.clone()),
+        };
+        let (calibration, rule) = match detector {
+            DetectorKind::FaceSwap => (self.networks.face_swap().map(Detector::calibration), Rule::FACE),
+            DetectorKind::VoiceClone => {
+                (self.networks.voice_clone().map(Detector::calibration), Rule::SPEECH)
+            }
+            DetectorKind::LabelStrip => (None, Rule::FACE),
+        };
+        let Some(calibration) = calibration else {
+            // Rules, not a network: the probability is all there is.
+            row.probability = report
+                .segments
+                .iter()
+                .filter(|s| s.detector == detector)
+                .filter_map(|s| s.probability)
+                .max_by(f32::total_cmp);
+            row.score = row.probability.map(logit);
+            return row;
+        };
+        let strongest = report
+            .tracks
+            .iter()
+            .filter_map(|track| Some((track, pool(track, &rule, &calibration)?)))
+            .max_by(|a, b| a.1.total_cmp(&b.1));
+        if let Some((track, probability)) = strongest {
+            row.probability = Some(probability);
+            row.score = Some((logit(probability) - calibration.b) / calibration.a);
+            row.reasons.extend(track.reasons.iter().cloned());
+        } else {
+            row.reasons.extend(report.tracks.iter().flat_map(|t| t.reasons.iter().cloned()));
+        }
+        row.reasons.sort();
+        row.reasons.dedup();
+        row
+    }
+}
+
+/// A track's windows pooled as one stretch; all count alike here.
+fn pool(track: &crate::report::Track, rule: &Rule, calibration: &Calibration) -> Option<f32> {
+    let windows: Vec<Window> = track
+        .windows
+        .iter()
+        .map(|w| Window {
+            start_ms: w.start_ms,
+            end_ms: w.end_ms,
+            logit: logit(w.probability),
+            weight: 1.0,
+        })
+        .collect();
+    pooled(&windows, rule, calibration).map(|s| s.probability)
+}
+
+fn first_frame(path: &Path) -> Result<Frame, String> {
+    let source = Source::open(path, &Limits::default()).map_err(|e| e.to_string())?;
+    let options = DecodeOptions { fps: 1.0, video: true, audio: false, threads: 1 };
+    let mut first = None;
+    let mut fault = None;
+    source
+        .decode(&options, &mut |event| match event {
+            Event::Frame(frame) => {
+                first = Some(frame);
+                ControlFlow::Break(())
+            }
+            Event::Fault(f) => {
+                fault = Some(f.message);
+                ControlFlow::Continue(())
+            }
+            Event::Audio(_) => ControlFlow::Continue(()),
+        })
+        .map_err(|e| e.to_string())?;
+    first.ok_or_else(|| {
+        let why = fault.unwrap_or_else(|| "no picture in it".to_owned());
+        format!("{}: {why}", path.display())
+    })
+}

@@ -1,0 +1,124 @@
+//! What a platform has to do with a file (Measures for labeling AI-generated synthetic content,
+//! Art. 6, as reported).
+
+use crate::report::{Disposition, DispositionState, Evidence, Label, LabelVerdict};
+
+/// Derives the state from the labels read, the strip evidence and what detectors suspect.
+///
+/// - `confirmed`: an implicit AIGC label (GB 45438, as reported) says that AI made it, compliant or
+///   not.
+/// - `possible`: such a label says "possibly" (Label 2).
+/// - `suspected`: such a label says "suspected" (Label 3) or cannot be understood; another label
+///   (C2PA, IPTC) or a generator's trace says AI; remains of an AIGC label; or `suspected_by`,
+///   one line for each further finding, such as a detector's segment.
+/// - `undetermined`: none of these, but a C2PA manifest is gone that might have said so, or
+///   labels of the file could not be read.
+/// - `none`: nothing of all that.
+///
+/// The first state that applies holds, in this order; its evidence is listed.
+pub fn disposition(
+    labels: &[Label],
+    strip_evidence: &[Evidence],
+    suspected_by: &[String],
+) -> Disposition {
+    let (mut confirmed, mut possible, mut suspected) = (Vec::new(), Vec::new(), Vec::new());
+    let mut open = Vec::new();
+    for label in labels {
+        let Label { system, place, content, .. } = label;
+        match (system.as_str(), label.verdict, label.ai) {
+            ("aigc", LabelVerdict::Inconclusive, _) => open.push(format!("{place}: {content}")),
+            ("aigc", LabelVerdict::NotFound, _) => {}
+            ("aigc", ..) => match stated(content).as_deref() {
+                Some("2") => possible.push(format!("AIGC label at {place}: possibly AI (Label 2)")),
+                Some("3") => suspected.push(format!("AIGC label at {place}: suspected (Label 3)")),
+                Some(value) if label.ai == Some(true) => {
+                    confirmed.push(format!("AIGC label at {place}: AI (Label {value})"));
+                }
+                _ => suspected.push(format!("AIGC label at {place} that does not say which")),
+            },
+            (_, _, Some(true)) => suspected.push(format!("{system} at {place} says AI")),
+            _ => {}
+        }
+    }
+    for Evidence { kind, place, detail, .. } in strip_evidence {
+        match kind.as_str() {
+            "orphaned_jumbf" | "xmp_points_to_missing_manifest" => {
+                open.push(format!("{kind} at {place}: {detail}"));
+            }
+            // The trace itself is among the labels.
+            "generator_trace_without_label" => {}
+            _ => suspected.push(format!("{kind} at {place}: {detail}")),
+        }
+    }
+    suspected.extend_from_slice(suspected_by);
+    let states = [
+        (DispositionState::Confirmed, confirmed),
+        (DispositionState::Possible, possible),
+        (DispositionState::Suspected, suspected),
+        (DispositionState::Undetermined, open),
+    ];
+    states.into_iter().find(|(_, evidence)| !evidence.is_empty()).map_or_else(
+        || Disposition { state: DispositionState::None, evidence: Vec::new() },
+        |(state, evidence)| Disposition { state, evidence },
+    )
+}
+
+/// The value of `Label` in an AIGC label's content.
+fn stated(content: &str) -> Option<String> {
+    let json: serde_json::Value = serde_json::from_str(content).ok()?;
+    Some(json.get("Label")?.as_str()?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn label(system: &str, content: &str, verdict: LabelVerdict, ai: Option<bool>) -> Label {
+        Label {
+            system: system.into(),
+            place: "here".into(),
+            content: content.into(),
+            verdict,
+            deviations: vec![],
+            ai,
+        }
+    }
+
+    fn aigc(value: &str) -> Label {
+        label("aigc", &format!("{{\"Label\":\"{value}\"}}"), LabelVerdict::Noncompliant, Some(true))
+    }
+
+    fn residue(kind: &str) -> Evidence {
+        Evidence { kind: kind.into(), place: "p".into(), weight: 6.0, detail: "d".into() }
+    }
+
+    fn state(labels: &[Label], evidence: &[Evidence], by: &[String]) -> DispositionState {
+        let found = disposition(labels, evidence, by);
+        assert_eq!(found.evidence.is_empty(), found.state == DispositionState::None);
+        found.state
+    }
+
+    #[test]
+    fn the_most_certain_state_wins() {
+        use DispositionState::{Confirmed, None, Possible, Suspected, Undetermined};
+        let absent = label("aigc", "", LabelVerdict::NotFound, Option::None);
+        let unread = label("aigc", "not read", LabelVerdict::Inconclusive, Option::None);
+        let iptc = label("iptc", "x", LabelVerdict::Compliant, Some(true));
+        let camera = label("iptc", "x", LabelVerdict::Compliant, Some(false));
+        let seen = ["face-1 looks swapped".to_owned()];
+        assert_eq!(state(&[], &[], &[]), None);
+        assert_eq!(state(&[absent.clone(), camera], &[], &[]), None);
+        assert_eq!(state(std::slice::from_ref(&unread), &[], &[]), Undetermined);
+        assert_eq!(state(&[unread], &[], &seen), Suspected);
+        assert_eq!(state(&[absent.clone()], &[residue("orphaned_jumbf")], &[]), Undetermined);
+        assert_eq!(state(&[absent.clone()], &[residue("aigc_key_without_value")], &[]), Suspected);
+        assert_eq!(state(&[absent], &[], &seen), Suspected);
+        assert_eq!(state(&[iptc.clone()], &[], &[]), Suspected);
+        assert_eq!(state(&[aigc("3")], &[], &[]), Suspected);
+        assert_eq!(state(&[aigc("3"), aigc("2")], &[], &seen), Possible);
+        assert_eq!(state(&[iptc, aigc("2"), aigc("1")], &[], &seen), Confirmed);
+        assert_eq!(state(&[aigc("AIGC")], &[], &[]), Confirmed);
+        let unclear = label("aigc", "yes", LabelVerdict::Noncompliant, Option::None);
+        assert_eq!(state(&[unclear], &[], &[]), Suspected);
+    }
+}

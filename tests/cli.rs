@@ -1,0 +1,114 @@
+//! The program as people call it: arguments, exit codes, what goes to stdout and what to stderr.
+
+use std::process::{Command, Output, Stdio};
+
+fn veriscope(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_veriscope"));
+    command.args(args).stdin(Stdio::null()).env_remove("RUST_LOG").env_remove("COLUMNS");
+    command
+}
+
+fn run(args: &[&str]) -> Output {
+    veriscope(args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn wrong_usage_ends_with_2_and_says_what_is_wrong() {
+    for (args, said) in [
+        (&[][..], "Usage"),
+        (&["scan"], "PATH"),
+        (&["scan", "a", "--fps", "0"], "--fps"),
+        (&["scan", "a", "--fps", "fast"], "--fps"),
+        (&["scan", "a", "--device", "tpu"], "--device"),
+        (&["scan", "a", "--detectors", "mood"], "--detectors"),
+        (&["scan", "a", "--format", "xml"], "--format"),
+        (&["scan", "a", "--jobs", "0"], "--jobs"),
+        (&["sing"], "sing"),
+        (&["weights"], "Usage"),
+    ] {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(output.stdout.is_empty(), "{args:?}");
+        assert!(text(&output.stderr).contains(said), "{args:?}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn help_and_version_end_with_0() {
+    for args in [&["--help"][..], &["scan", "--help"], &["--version"], &["doctor", "-h"]] {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}");
+        assert!(!output.stdout.is_empty() && output.stderr.is_empty(), "{args:?}");
+    }
+    let help = text(&run(&["scan", "--help"]).stdout);
+    for said in ["--store", "no media", "Exit codes", "130"] {
+        assert!(help.contains(said), "{said}: {help}");
+    }
+}
+
+#[test]
+fn schema_prints_the_schema() {
+    let output = run(&["schema"]);
+    assert_eq!(output.status.code(), Some(0));
+    let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    assert!(jsonschema::meta::is_valid(&schema));
+}
+
+#[test]
+fn a_reader_that_went_away_is_no_noise() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = veriscope(&["schema"]).stdout(writer).stderr(Stdio::piped()).output().unwrap();
+    assert_eq!(output.status.code(), Some(141));
+    assert_eq!(text(&output.stderr), "");
+}
+
+#[test]
+fn a_store_that_is_none_stops_the_scan_and_stays_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("results.sqlite");
+    let before = "not a database, but somebody's notes ".repeat(100);
+    std::fs::write(&store, &before).unwrap();
+    let output = run(&["scan", "a.mp4", "--store", store.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(output.stdout.is_empty());
+    let said = text(&output.stderr);
+    assert!(said.contains("results.sqlite") && said.contains("not a store"), "{said}");
+    assert_eq!(std::fs::read_to_string(&store).unwrap(), before);
+}
+
+#[test]
+fn missing_weights_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let weights = dir.path().to_str().unwrap();
+    for args in [
+        ["weights", "list", "--weights", weights],
+        ["weights", "verify", "--weights", weights],
+        ["scan", "a.mp4", "--weights", weights],
+    ] {
+        let output = run(&args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        assert!(output.stdout.is_empty(), "{args:?}");
+        assert!(text(&output.stderr).contains("manifest.toml"), "{}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn doctor_says_what_is_there_and_what_is_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = run(&["doctor", "--weights", dir.path().to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = text(&output.stdout);
+    for part in [env!("CARGO_PKG_VERSION"), "threads", "libavcodec", "H.264", "cuda"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    // What is missing stands beside the command that brings it.
+    let missing = said.lines().position(|line| line.starts_with('!')).unwrap();
+    assert!(said.lines().nth(missing).unwrap().contains("manifest.toml"), "{said}");
+    assert!(said.lines().nth(missing + 1).unwrap().contains("git restore weights"), "{said}");
+}
