@@ -65,7 +65,7 @@ fn kill_minus_nine_at_ten_moments() {
     // Ten moments spread over the scan by a fixed pseudo-random sequence. Each run goes on with
     // what the last left, so later moments are drawn from what is left to do.
     let mut state = 20_250_901u32;
-    let mut kept = 0;
+    let mut kept = 0i64;
     let mut interrupted = 0;
     for round in 0..10 {
         if round == 5 {
@@ -90,7 +90,7 @@ fn kill_minus_nine_at_ten_moments() {
             // A store that was killed before its first table is empty, not broken.
             let now = rusqlite::Connection::open(&broken)
                 .and_then(|db| db.query_row("SELECT count(*) FROM results", [], |r| r.get(0)))
-                .unwrap_or(0usize);
+                .unwrap_or(0i64);
             assert!(now >= kept, "round {round}: {now} results after {kept}");
             kept = now;
         }
