@@ -21,7 +21,10 @@ fn has(report: &Report, reason: ReasonCode) -> bool {
 
 /// The file fails with `error`, stderr names it, and a good file beside it is scanned all the same.
 fn fails_alone(bad: &std::path::Path, error: &str) {
-    let good = ffmpeg(&["-f", "lavfi", "-i", "color=gray:size=64x64", "-frames:v", "1"], bad.with_file_name("good.png"));
+    let good = ffmpeg(
+        &["-f", "lavfi", "-i", "color=gray:size=64x64", "-frames:v", "1"],
+        bad.with_file_name("good.png"),
+    );
     let scan = scan(&[&bad, &good]);
     assert_eq!(scan.code, Some(1), "{}", scan.stderr);
     assert_eq!(scan.reports.len(), 2);
@@ -50,11 +53,17 @@ fn text_named_mp4() {
 fn playlists_and_subtitles_open_nothing_else() {
     let dir = dir();
     let target = talking_head();
-    let list = format!("#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{}\n#EXT-X-ENDLIST\n", target.display());
+    let list = format!(
+        "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{}\n#EXT-X-ENDLIST\n",
+        target.display()
+    );
     fails_alone(&write(dir.path(), "list.m3u8", list.as_bytes()), "unrecognised");
     let concat = format!("ffconcat version 1.0\nfile '{}'\n", target.display());
     fails_alone(&write(dir.path(), "list.ffconcat", concat.as_bytes()), "unrecognised");
-    fails_alone(&write(dir.path(), "words.srt", b"1\n00:00:00,000 --> 00:00:02,000\nHello\n"), "unrecognised");
+    fails_alone(
+        &write(dir.path(), "words.srt", b"1\n00:00:00,000 --> 00:00:02,000\nHello\n"),
+        "unrecognised",
+    );
 }
 
 #[test]
@@ -65,7 +74,8 @@ fn mp4_without_moov() {
     let mut head = Vec::new();
     let mut at = 0;
     while at + 8 <= bytes.len() {
-        let size = u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]) as usize;
+        let size =
+            u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]) as usize;
         assert!(size >= 8);
         if &bytes[at + 4..at + 8] != b"moov" {
             head.extend_from_slice(&bytes[at..(at + size).min(bytes.len())]);
@@ -78,7 +88,10 @@ fn mp4_without_moov() {
 #[test]
 fn mp4_cut_in_its_media_data_keeps_its_good_part() {
     let dir = dir();
-    let whole = ffmpeg(&["-i", talking_head().to_str().expect("UTF-8"), "-c", "copy", "-movflags", "+faststart"], dir.path().join("whole.mp4"));
+    let whole = ffmpeg(
+        &["-i", talking_head().to_str().expect("UTF-8"), "-c", "copy", "-movflags", "+faststart"],
+        dir.path().join("whole.mp4"),
+    );
     let bytes = std::fs::read(whole).expect("just made");
     let cut = write(dir.path(), "cut.mp4", &bytes[..bytes.len() / 2]);
     let scan = scan(&[&cut]);
@@ -97,15 +110,24 @@ fn mp4_cut_in_its_media_data_keeps_its_good_part() {
 fn a_file_without_streams_we_know() {
     let dir = dir();
     let srt = write(dir.path(), "words.srt", b"1\n00:00:00,000 --> 00:00:02,000\nHello\n");
-    let mkv = ffmpeg(&["-i", srt.to_str().expect("UTF-8"), "-c:s", "srt"], dir.path().join("subtitles.mkv"));
+    let mkv = ffmpeg(
+        &["-i", srt.to_str().expect("UTF-8"), "-c:s", "srt"],
+        dir.path().join("subtitles.mkv"),
+    );
     fails_alone(&mkv, "no_streams");
 }
 
 #[test]
 fn pictures_from_one_pixel_to_the_largest() {
     let dir = dir();
-    let one = ffmpeg(&["-f", "lavfi", "-i", "color=red:size=1x1", "-frames:v", "1"], dir.path().join("one.png"));
-    let large = ffmpeg(&["-f", "lavfi", "-i", "testsrc=size=8192x8192", "-frames:v", "1"], dir.path().join("large.jpg"));
+    let one = ffmpeg(
+        &["-f", "lavfi", "-i", "color=red:size=2x2,format=rgb24,crop=1:1", "-frames:v", "1"],
+        dir.path().join("one.png"),
+    );
+    let large = ffmpeg(
+        &["-f", "lavfi", "-i", "testsrc=size=8192x8192", "-frames:v", "1"],
+        dir.path().join("large.jpg"),
+    );
     let scan = scan(&[&one, &large]);
     assert_eq!(scan.code, Some(0), "{}", scan.stderr);
     for name in ["one.png", "large.jpg"] {
@@ -118,25 +140,38 @@ fn pictures_from_one_pixel_to_the_largest() {
 #[test]
 fn a_picture_over_the_limit() {
     let dir = dir();
-    let huge = ffmpeg(&["-f", "lavfi", "-i", "color=red:size=16384x8192", "-frames:v", "1"], dir.path().join("huge.png"));
+    let huge = ffmpeg(
+        &["-f", "lavfi", "-i", "color=red:size=16384x8192", "-frames:v", "1"],
+        dir.path().join("huge.png"),
+    );
     fails_alone(&huge, "over_limit");
 }
 
 #[test]
 fn a_fifth_of_a_second_of_sound() {
     let dir = dir();
-    let wav = ffmpeg(&["-f", "lavfi", "-i", "sine=frequency=200:duration=0.2"], dir.path().join("blip.wav"));
+    let wav = ffmpeg(
+        &["-f", "lavfi", "-i", "sine=frequency=200:duration=0.2"],
+        dir.path().join("blip.wav"),
+    );
     let scan = scan(&[&wav]);
     assert_eq!(scan.code, Some(0), "{}", scan.stderr);
     let report = scan.report("blip.wav");
-    assert!(has(report, ReasonCode::TooShort) && has(report, ReasonCode::NoSpeech), "{:?}", report.reasons);
+    assert!(
+        has(report, ReasonCode::TooShort) && has(report, ReasonCode::NoSpeech),
+        "{:?}",
+        report.reasons
+    );
     assert!(report.segments.iter().all(|s| s.verdict != SegmentVerdict::Fake));
 }
 
 #[test]
 fn silence() {
     let dir = dir();
-    let wav = ffmpeg(&["-f", "lavfi", "-i", "anullsrc=r=44100:cl=stereo", "-t", "20"], dir.path().join("silence.wav"));
+    let wav = ffmpeg(
+        &["-f", "lavfi", "-i", "anullsrc=r=44100:cl=stereo", "-t", "20"],
+        dir.path().join("silence.wav"),
+    );
     let report = &scan(&[&wav]).reports[0];
     assert_eq!(report.status, Status::Ok);
     assert!(has(report, ReasonCode::NoSpeech), "{:?}", report.reasons);
@@ -146,14 +181,27 @@ fn silence() {
 fn a_slideshow_of_ninety_minutes() {
     let dir = dir();
     let file = ffmpeg(
-        &["-f", "lavfi", "-i", "testsrc=size=640x360:rate=1/60:duration=5400", "-c:v", "libx264", "-preset", "ultrafast"],
+        &[
+            "-f",
+            "lavfi",
+            "-i",
+            "testsrc=size=640x360:rate=1/60:duration=5400",
+            "-c:v",
+            "libx264",
+            "-preset",
+            "ultrafast",
+        ],
         dir.path().join("slides.mp4"),
     );
     let scan = scan_within(Duration::from_secs(60), &[&file]);
     let report = scan.report("slides.mp4");
     assert_eq!((scan.code, report.status), (Some(0), Status::Ok), "{}", scan.stderr);
     assert!((report.media.duration_ms.unwrap_or(0) - 5_400_000).abs() < 61_000);
-    assert!(report.timings.frames >= 85 && report.timings.frames <= 95, "{}", report.timings.frames);
+    assert!(
+        report.timings.frames >= 85 && report.timings.frames <= 95,
+        "{}",
+        report.timings.frames
+    );
 }
 
 #[test]
@@ -162,7 +210,10 @@ fn a_loop_of_folders() {
     let inner = dir.path().join("a/b");
     std::fs::create_dir_all(&inner).expect("temporary folders");
     std::os::unix::fs::symlink(dir.path(), inner.join("again")).expect("a symlink");
-    ffmpeg(&["-f", "lavfi", "-i", "color=gray:size=64x64", "-frames:v", "1"], inner.join("only.png"));
+    ffmpeg(
+        &["-f", "lavfi", "-i", "color=gray:size=64x64", "-frames:v", "1"],
+        inner.join("only.png"),
+    );
     let scan = scan_within(Duration::from_secs(30), &[&dir.path()]);
     assert_eq!(scan.reports.len(), 1, "{}", scan.stderr);
     assert!(scan.stderr.contains("again"), "the loop is named: {}", scan.stderr);
@@ -175,7 +226,12 @@ fn a_fifo() {
     let made = Command::new("mkfifo").arg(&fifo).status().expect("mkfifo is there");
     assert!(made.success());
     let scan = scan_within(Duration::from_secs(30), &[&fifo]);
-    assert_eq!((scan.code, code(scan.report("pipe.mp4"))), (Some(1), "not_a_file"), "{}", scan.stderr);
+    assert_eq!(
+        (scan.code, code(scan.report("pipe.mp4"))),
+        (Some(1), "not_a_file"),
+        "{}",
+        scan.stderr
+    );
 }
 
 #[test]
@@ -197,7 +253,10 @@ fn an_unreadable_file() {
         std::fs::copy(entry.path(), &to).expect("weights can be copied");
         open(&to, 0o644);
     }
-    let good = ffmpeg(&["-f", "lavfi", "-i", "color=gray:size=64x64", "-frames:v", "1"], dir.path().join("good.png"));
+    let good = ffmpeg(
+        &["-f", "lavfi", "-i", "color=gray:size=64x64", "-frames:v", "1"],
+        dir.path().join("good.png"),
+    );
     open(&good, 0o644);
     let secret = write(dir.path(), "secret.mp4", b"0123456789");
     open(&secret, 0o000);

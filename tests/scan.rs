@@ -5,7 +5,9 @@ mod common;
 use std::process::Command;
 
 use common::{PROGRAM, ffmpeg, root, scan, talking_head};
-use veriscope::report::{DetectorKind, DispositionState, SCHEMA, SegmentVerdict, Status, TrackKind};
+use veriscope::report::{
+    DetectorKind, DispositionState, SCHEMA, SegmentVerdict, Status, TrackKind,
+};
 
 fn valid(report: &veriscope::report::Report) {
     let schema: serde_json::Value = serde_json::from_str(SCHEMA).expect("the schema is JSON");
@@ -79,7 +81,12 @@ fn sound_alone_and_pictures_alone() {
     assert_eq!(scan.code, Some(0), "{}", scan.stderr);
     scan.reports.iter().for_each(valid);
     let kinds = |name: &str| -> Vec<TrackKind> {
-        scan.report(name).tracks.iter().map(|t| t.kind).filter(|k| *k != TrackKind::Labels).collect()
+        scan.report(name)
+            .tracks
+            .iter()
+            .map(|t| t.kind)
+            .filter(|k| *k != TrackKind::Labels)
+            .collect()
     };
     assert_eq!(kinds("voice.mp3"), [TrackKind::Speech]);
     assert_eq!(kinds("face.jpg"), [TrackKind::Face]);

@@ -5,8 +5,8 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 
 use super::{EXIT_FAILED, EXIT_OK, EXIT_PIPE, complain, fail};
 use crate::engine::score::Scored;
@@ -140,7 +140,8 @@ mod tests {
             error: None,
         };
         assert_eq!(columns(&row), "\t\tno_face");
-        let row = Scored { score: Some(-1.5), probability: Some(0.25), reasons: vec![], error: None };
+        let row =
+            Scored { score: Some(-1.5), probability: Some(0.25), reasons: vec![], error: None };
         assert_eq!(columns(&row), "-1.500000\t0.250000\t");
     }
 }

@@ -13,7 +13,10 @@ use crate::{
         track::Tracker,
     },
     media::Frame,
-    report::{DetectorKind, Reason, ReasonCode, Segment, SegmentVerdict, TimedBox, Track, TrackKind, WindowScore},
+    report::{
+        DetectorKind, Reason, ReasonCode, Segment, SegmentVerdict, TimedBox, Track, TrackKind,
+        WindowScore,
+    },
     verdict::{
         calibration::{Calibration, sigmoid},
         segments::{Rule, Stretch, Window, segments},
@@ -248,10 +251,7 @@ impl FaceTrack {
             .collect();
         let mut reasons = Vec::new();
         for (code, n) in &self.refused {
-            reasons.push(Reason::new(
-                *code,
-                format!("{n} of {} crops not judged", self.sightings),
-            ));
+            reasons.push(Reason::new(*code, format!("{n} of {} crops not judged", self.sightings)));
         }
         for (code, n) in &self.weak {
             if n * 2 > self.scores.len() {
@@ -267,7 +267,13 @@ impl FaceTrack {
             .map(|s| segment(&id, DetectorKind::FaceSwap, s, reasons.clone()))
             .collect();
         if segments.is_empty() {
-            segments.push(unjudged(&id, DetectorKind::FaceSwap, self.start_ms, end_ms, reasons.clone()));
+            segments.push(unjudged(
+                &id,
+                DetectorKind::FaceSwap,
+                self.start_ms,
+                end_ms,
+                reasons.clone(),
+            ));
         }
         let track = Track {
             id,
@@ -287,7 +293,11 @@ impl FaceTrack {
 pub fn scores(windows: &[Window]) -> Vec<WindowScore> {
     windows
         .iter()
-        .map(|w| WindowScore { start_ms: w.start_ms, end_ms: w.end_ms, probability: sigmoid(w.logit) })
+        .map(|w| WindowScore {
+            start_ms: w.start_ms,
+            end_ms: w.end_ms,
+            probability: sigmoid(w.logit),
+        })
         .collect()
 }
 

@@ -131,9 +131,7 @@ fn work(
 
 /// SHA-256 in hexadecimal and the length. `None`: stopped.
 fn hash(path: &Path, stop: &AtomicBool) -> Result<Option<(String, u64)>, Failure> {
-    let io = |source: std::io::Error| {
-        failure(&MediaError::Io { path: path.to_owned(), source })
-    };
+    let io = |source: std::io::Error| failure(&MediaError::Io { path: path.to_owned(), source });
     let mut file = File::open(path).map_err(io)?;
     let mut digest = Sha256::new();
     let mut buffer = vec![0u8; 1 << 20];

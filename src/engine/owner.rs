@@ -52,11 +52,26 @@ impl<T> Ticket<T> {
 
 enum Request {
     /// RGB, width and height multiples of 32.
-    Detect { rgb: Vec<u8>, width: usize, height: usize, reply: Sender<Answer<Vec<Face>>> },
-    Swap { crops: Vec<Vec<u8>>, reply: Sender<Answer<Vec<f32>>> },
+    Detect {
+        rgb: Vec<u8>,
+        width: usize,
+        height: usize,
+        reply: Sender<Answer<Vec<Face>>>,
+    },
+    Swap {
+        crops: Vec<Vec<u8>>,
+        reply: Sender<Answer<Vec<f32>>>,
+    },
     /// Whole frames of sound, and the state that the stream's last request gave back.
-    Activity { samples: Vec<f32>, state: VadState, reply: Sender<Answer<(Vec<f32>, VadState)>> },
-    Clone { waves: Vec<Vec<f32>>, reply: Sender<Answer<Vec<f32>>> },
+    Activity {
+        samples: Vec<f32>,
+        state: VadState,
+        reply: Sender<Answer<(Vec<f32>, VadState)>>,
+    },
+    Clone {
+        waves: Vec<Vec<f32>>,
+        reply: Sender<Answer<Vec<f32>>>,
+    },
 }
 
 /// The networks that the chosen detectors need.
@@ -80,7 +95,9 @@ impl Networks {
             device: device.clone(),
             detect: faces.then(|| YuNet::new(&store.load(YUNET, device)?)).transpose()?,
             swap: faces.then(|| FaceSwap::load(store, device)).transpose()?,
-            activity: voices.then(|| SileroVad::new(&store.load(SILERO_VAD, device)?)).transpose()?,
+            activity: voices
+                .then(|| SileroVad::new(&store.load(SILERO_VAD, device)?))
+                .transpose()?,
             clone: voices.then(|| VoiceClone::load(store, device)).transpose()?,
         })
     }
@@ -142,9 +159,7 @@ fn missing(what: &str) -> InferenceError {
 
 fn score<D: Detector>(detector: Option<&D>, windows: &[D::Window]) -> Answer<Vec<f32>> {
     let detector = detector.ok_or_else(|| missing("detector"))?;
-    detector
-        .score(windows)
-        .map_err(|e| InferenceError(format!("{}: {e}", detector.weights())))
+    detector.score(windows).map_err(|e| InferenceError(format!("{}: {e}", detector.weights())))
 }
 
 /// How files ask. Cloned for each; the owner ends when the last clone is gone.
@@ -215,7 +230,9 @@ fn run_oldest(networks: &Networks, waiting: &mut VecDeque<Request>) {
             let room = (BATCH_PIXELS / (width * height)).max(1) - 1;
             let mut batch = vec![(rgb, reply)];
             take_like(waiting, room, |request| match request {
-                Request::Detect { rgb, width: w, height: h, reply } if w == width && h == height => {
+                Request::Detect { rgb, width: w, height: h, reply }
+                    if w == width && h == height =>
+                {
                     batch.push((rgb, reply));
                     Ok(1)
                 }
@@ -236,29 +253,37 @@ fn run_oldest(networks: &Networks, waiting: &mut VecDeque<Request>) {
         Some(Request::Swap { crops, reply }) => {
             let mut windows = crops;
             let mut parts = vec![(windows.len(), reply)];
-            take_like(waiting, BATCH_CROPS.saturating_sub(windows.len()), |request| match request {
-                Request::Swap { crops, reply } => {
-                    let n = crops.len();
-                    parts.push((n, reply));
-                    windows.extend(crops);
-                    Ok(n)
-                }
-                other => Err(other),
-            });
+            take_like(
+                waiting,
+                BATCH_CROPS.saturating_sub(windows.len()),
+                |request| match request {
+                    Request::Swap { crops, reply } => {
+                        let n = crops.len();
+                        parts.push((n, reply));
+                        windows.extend(crops);
+                        Ok(n)
+                    }
+                    other => Err(other),
+                },
+            );
             share(score(networks.swap.as_ref(), &windows), parts);
         }
         Some(Request::Clone { waves, reply }) => {
             let mut windows = waves;
             let mut parts = vec![(windows.len(), reply)];
-            take_like(waiting, BATCH_WAVES.saturating_sub(windows.len()), |request| match request {
-                Request::Clone { waves, reply } => {
-                    let n = waves.len();
-                    parts.push((n, reply));
-                    windows.extend(waves);
-                    Ok(n)
-                }
-                other => Err(other),
-            });
+            take_like(
+                waiting,
+                BATCH_WAVES.saturating_sub(windows.len()),
+                |request| match request {
+                    Request::Clone { waves, reply } => {
+                        let n = waves.len();
+                        parts.push((n, reply));
+                        windows.extend(waves);
+                        Ok(n)
+                    }
+                    other => Err(other),
+                },
+            );
             share(score(networks.clone.as_ref(), &windows), parts);
         }
         Some(Request::Activity { samples, state, reply }) => {

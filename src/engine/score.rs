@@ -145,7 +145,9 @@ impl Engine {
             error: report.error.as_ref().map(|e| e.message.clone()),
         };
         let (calibration, rule) = match detector {
-            DetectorKind::FaceSwap => (self.networks.face_swap().map(Detector::calibration), Rule::FACE),
+            DetectorKind::FaceSwap => {
+                (self.networks.face_swap().map(Detector::calibration), Rule::FACE)
+            }
             DetectorKind::VoiceClone => {
                 (self.networks.voice_clone().map(Detector::calibration), Rule::SPEECH)
             }

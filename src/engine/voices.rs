@@ -135,7 +135,8 @@ impl Voice {
     fn scored(&mut self) -> Result<(), InferenceError> {
         let Some(Scoring { windows, ticket }) = self.scoring.pop_front() else { return Ok(()) };
         let answers = ticket.wait()?;
-        self.scores.extend(windows.into_iter().zip(answers).map(|((s, e, w), score)| (s, e, score, w)));
+        self.scores
+            .extend(windows.into_iter().zip(answers).map(|((s, e, w), score)| (s, e, score, w)));
         Ok(())
     }
 
@@ -182,7 +183,11 @@ impl Voice {
             if self.heard < MIN_SPEECH {
                 reasons.push(Reason::new(
                     ReasonCode::TooShort,
-                    format!("audio stream {}: {:.2} s of sound, at least 1 s of speech is needed", self.stream, seconds(self.heard)),
+                    format!(
+                        "audio stream {}: {:.2} s of sound, at least 1 s of speech is needed",
+                        self.stream,
+                        seconds(self.heard)
+                    ),
                 ));
             }
             reasons.push(Reason::new(
@@ -242,7 +247,13 @@ impl Voice {
         let start_ms = windows.first().map_or(0, |w| w.start_ms);
         let end_ms = windows.iter().map(|w| w.end_ms).max().unwrap_or_else(|| to_ms(self.heard));
         if segments.is_empty() {
-            segments.push(unjudged(&id, DetectorKind::VoiceClone, start_ms, end_ms, reasons.clone()));
+            segments.push(unjudged(
+                &id,
+                DetectorKind::VoiceClone,
+                start_ms,
+                end_ms,
+                reasons.clone(),
+            ));
         }
         let track = Track {
             id,

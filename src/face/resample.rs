@@ -80,7 +80,9 @@ pub fn resample(picture: Picture<'_>, rect: Rect, width: usize, height: usize) -
         .iter()
         .zip(&columns.weights)
         .map(|(&first, w)| {
-            let at = (0..w.len()).map(|k| clamp(first + k as isize, rect.x0, rect.x1, picture.width) * 3).collect();
+            let at = (0..w.len())
+                .map(|k| clamp(first + k as isize, rect.x0, rect.x1, picture.width) * 3)
+                .collect();
             (at, w.as_slice())
         })
         .collect();

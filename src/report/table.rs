@@ -9,8 +9,8 @@ use std::io::{self, Write};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::{
-    DetectorKind, DispositionState, Label, LabelVerdict, Reason, Report, Segment,
-    SegmentVerdict, Sink, Status, Totals, Track,
+    DetectorKind, DispositionState, Label, LabelVerdict, Reason, Report, Segment, SegmentVerdict,
+    Sink, Status, Totals, Track,
 };
 use crate::media::{MediaKind, StreamKind};
 
