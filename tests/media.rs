@@ -590,8 +590,11 @@ fn avif_or_a_clear_answer() {
         "a.avif",
         "-f lavfi -i color=0xC86432:s=64x48 -frames:v 1 -c:v libaom-av1 -still-picture 1 -cpu-used 8",
     );
-    let readable =
-        veriscope::media::decoders().iter().any(|c| c.name == "avif" && c.decoder.is_some());
+    let readable = veriscope::media::installed::installed()
+        .unwrap()
+        .abilities
+        .iter()
+        .any(|a| a.what == "AVIF" && a.by.is_some());
     if readable {
         let (info, all) = decode(&path, 4.0);
         assert_eq!(info.kind, MediaKind::Image);

@@ -149,9 +149,18 @@ fn ffmpeg(findings: &mut Findings, installed: Result<Installed, String>) {
         installed.abilities.iter().filter(|a| a.by.is_some()).map(|a| a.what).collect();
     findings.there("reads", &there.join(", "));
     let not: Vec<&str> =
-        installed.abilities.iter().filter(|a| a.by.is_none()).map(|a| a.what).collect();
+        installed.abilities.iter().filter(|a| a.by.is_none() && a.needed).map(|a| a.what).collect();
     if !not.is_empty() {
         findings.missing("cannot read", &not.join(", "), BRING_DECODERS);
+    }
+    let beyond: Vec<&str> = installed
+        .abilities
+        .iter()
+        .filter(|a| a.by.is_none() && !a.needed)
+        .map(|a| a.what)
+        .collect();
+    if !beyond.is_empty() {
+        findings.there("needs newer", &beyond.join(", "));
     }
 }
 
@@ -181,7 +190,7 @@ mod tests {
     #[test]
     fn a_missing_decoder_is_named_with_the_command_that_brings_it() {
         let mut findings = Findings::default();
-        let ability = |what, by| Ability { what, by };
+        let ability = |what, by| Ability { what, by, needed: true };
         let installed = Installed {
             libraries: vec![("libavcodec", "59.37.100".into())],
             abilities: vec![ability("H.264", Some("h264")), ability("AV1", None)],

@@ -36,6 +36,9 @@ pub struct InferenceError(String);
 
 pub type Answer<T> = Result<T, InferenceError>;
 
+/// Probabilities of speech, and the state to go on with.
+pub type Heard = (Vec<f32>, Box<VadState>);
+
 /// Where the answer to one request arrives.
 pub struct Ticket<T>(Receiver<Answer<T>>);
 
@@ -65,8 +68,8 @@ enum Request {
     /// Whole frames of sound, and the state that the stream's last request gave back.
     Activity {
         samples: Vec<f32>,
-        state: VadState,
-        reply: Sender<Answer<(Vec<f32>, VadState)>>,
+        state: Box<VadState>,
+        reply: Sender<Answer<Heard>>,
     },
     Clone {
         waves: Vec<Vec<f32>>,
@@ -144,7 +147,7 @@ impl Networks {
             .collect())
     }
 
-    fn activity(&self, samples: &[f32], mut state: VadState) -> Answer<(Vec<f32>, VadState)> {
+    fn activity(&self, samples: &[f32], mut state: Box<VadState>) -> Answer<Heard> {
         let network = self.activity.as_ref().ok_or_else(|| missing("voice activity"))?;
         network
             .forward(samples, &mut state)
@@ -182,7 +185,7 @@ impl Client {
         self.ask(|reply| Request::Swap { crops, reply })
     }
 
-    pub fn activity(&self, samples: Vec<f32>, state: VadState) -> Ticket<(Vec<f32>, VadState)> {
+    pub fn activity(&self, samples: Vec<f32>, state: Box<VadState>) -> Ticket<Heard> {
         self.ask(|reply| Request::Activity { samples, state, reply })
     }
 

@@ -42,7 +42,7 @@ pub struct Voice {
     next: Option<i64>,
     /// Sound from there on.
     pending: Vec<f32>,
-    state: VadState,
+    state: Box<VadState>,
     windower: Windower,
     spectrum: Spectrum,
     background: Background,
@@ -63,7 +63,7 @@ impl Voice {
             stream,
             next: None,
             pending: Vec::new(),
-            state: VadState::default(),
+            state: Box::default(),
             windower: Windower::default(),
             spectrum: Spectrum::default(),
             background: Background::default(),
@@ -149,7 +149,7 @@ impl Voice {
         let mut windows = Vec::new();
         self.windower.gap(next, &mut windows);
         self.ask(windows)?;
-        self.state = VadState::default();
+        *self.state = VadState::default();
         self.next = Some(next);
         Ok(())
     }

@@ -67,7 +67,7 @@ mod tests {
             let data: Vec<u8> = (0..36)
                 .flat_map(|_| {
                     (0..64).flat_map(move |x| {
-                        let v = if (x + shift) / 8 % 2 == 0 { 40 } else { 200 };
+                        let v = if ((x + shift) / 8).is_multiple_of(2) { 40 } else { 200 };
                         [v, v, v]
                     })
                 })

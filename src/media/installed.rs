@@ -17,6 +17,8 @@ pub struct Ability {
     pub what: &'static str,
     /// The decoder or demuxer that does it; none where there is none.
     pub by: Option<&'static str>,
+    /// Whether every FFmpeg that this program supports has it.
+    pub needed: bool,
 }
 
 /// Decoders by what they read; the first that is there counts. AV1 needs one of the libraries:
@@ -47,6 +49,13 @@ const DECODERS: [(&str, &[&str]); 17] = [
 /// FFmpeg's, where it cannot be initialised.
 pub fn installed() -> Result<Installed, String> {
     ffmpeg::init().map_err(|e| format!("FFmpeg cannot be initialised: {e}"))?;
+    // A picture in HEIF is an item and not a track. FFmpeg's demuxer reads single items since 5.1
+    // (AVIF) and tiled ones since 7.0 (HEIC, as telephones write it).
+    let format = ffmpeg::format::version();
+    let newer = |what, since: (u32, u32), by| {
+        let there = format >= (since.0 << 16) | (since.1 << 8);
+        Ability { what, by: there.then_some(by), needed: false }
+    };
     let version = |v: u32| format!("{}.{}.{}", v >> 16, v >> 8 & 0xff, v & 0xff);
     Ok(Installed {
         libraries: vec![
@@ -64,7 +73,9 @@ pub fn installed() -> Result<Installed, String> {
                     .iter()
                     .find(|name| ffmpeg::decoder::find_by_name(name).is_some())
                     .copied(),
+                needed: true,
             })
+            .chain([newer("AVIF", (59, 16), "mov"), newer("HEIC (FFmpeg 7)", (61, 1), "mov")])
             .collect(),
     })
 }

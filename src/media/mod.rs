@@ -3,7 +3,6 @@
 //! Every type here is plain data, so that decoding can move into a separate, limited process
 //! without its callers noticing.
 
-mod capability;
 mod convert;
 mod decode;
 pub mod installed;
@@ -13,7 +12,6 @@ mod still;
 
 use std::path::PathBuf;
 
-pub use capability::{Capability, Versions, decoders, versions};
 pub use source::{MAX_AUDIO_STREAMS, Source};
 
 /// What a file holds, as its container and streams say.

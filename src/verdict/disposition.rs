@@ -110,10 +110,16 @@ mod tests {
         assert_eq!(state(&[absent.clone(), camera], &[], &[]), None);
         assert_eq!(state(std::slice::from_ref(&unread), &[], &[]), Undetermined);
         assert_eq!(state(&[unread], &[], &seen), Suspected);
-        assert_eq!(state(&[absent.clone()], &[residue("orphaned_jumbf")], &[]), Undetermined);
-        assert_eq!(state(&[absent.clone()], &[residue("aigc_key_without_value")], &[]), Suspected);
+        assert_eq!(
+            state(std::slice::from_ref(&absent), &[residue("orphaned_jumbf")], &[]),
+            Undetermined
+        );
+        assert_eq!(
+            state(std::slice::from_ref(&absent), &[residue("aigc_key_without_value")], &[]),
+            Suspected
+        );
         assert_eq!(state(&[absent], &[], &seen), Suspected);
-        assert_eq!(state(&[iptc.clone()], &[], &[]), Suspected);
+        assert_eq!(state(std::slice::from_ref(&iptc), &[], &[]), Suspected);
         assert_eq!(state(&[aigc("3")], &[], &[]), Suspected);
         assert_eq!(state(&[aigc("3"), aigc("2")], &[], &seen), Possible);
         assert_eq!(state(&[iptc, aigc("2"), aigc("1")], &[], &seen), Confirmed);
