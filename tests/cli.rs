@@ -1,4 +1,5 @@
 //! The program as people call it: arguments, exit codes, what goes to stdout and what to stderr.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 use std::process::{Command, Output, Stdio};
 

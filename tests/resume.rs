@@ -1,4 +1,5 @@
 //! A killed scan goes on where it was: nothing lost, nothing scanned twice.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
 mod common;
 

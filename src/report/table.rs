@@ -572,11 +572,14 @@ impl Page {
 
     /// Labels, strip evidence, notes and the disposition.
     fn notes(&mut self, report: &Report) {
-        for label in report.labels.iter().take(MAX_ITEMS) {
+        // That nothing was found is said by the disposition.
+        let found: Vec<&Label> =
+            report.labels.iter().filter(|l| l.verdict != LabelVerdict::NotFound).collect();
+        for label in found.iter().take(MAX_ITEMS) {
             let text = self.label(label);
             self.wrapped("label", TEXT, &text);
         }
-        self.more(report.labels.len(), "labels");
+        self.more(found.len(), "labels");
         for evidence in report.strip_evidence.iter().take(MAX_ITEMS) {
             let text = format!(
                 "{} [{}, weight {:+.1}]",
