@@ -54,7 +54,12 @@ pub fn judge(findings: &Findings, duration_ms: Option<i64>) -> (Track, Vec<Segme
         end_ms,
         boxes: Vec::new(),
         windows: judged
-            .map(|(_, probability, _)| WindowScore { start_ms: 0, end_ms, probability })
+            .map(|(_, probability, _)| WindowScore {
+                start_ms: 0,
+                end_ms,
+                probability,
+                smoothed: probability,
+            })
             .into_iter()
             .collect(),
         reasons: reasons.clone(),

@@ -19,7 +19,7 @@ use crate::{
     },
     verdict::{
         calibration::{Calibration, sigmoid},
-        segments::{Rule, Stretch, Window, segments},
+        segments::{Rule, Stretch, Window, segments, smoothed},
     },
 };
 
@@ -282,7 +282,7 @@ impl FaceTrack {
             start_ms: self.start_ms,
             end_ms,
             boxes: self.boxes,
-            windows: scores(&windows),
+            windows: scores(&windows, &Rule::FACE),
             reasons,
         };
         (track, segments)
@@ -290,13 +290,15 @@ impl FaceTrack {
 }
 
 /// What the report says of windows.
-pub fn scores(windows: &[Window]) -> Vec<WindowScore> {
+pub fn scores(windows: &[Window], rule: &Rule) -> Vec<WindowScore> {
     windows
         .iter()
-        .map(|w| WindowScore {
+        .zip(smoothed(windows, rule.reach_ms))
+        .map(|(w, z)| WindowScore {
             start_ms: w.start_ms,
             end_ms: w.end_ms,
             probability: sigmoid(w.logit),
+            smoothed: sigmoid(z),
         })
         .collect()
 }

@@ -262,7 +262,7 @@ impl Voice {
             start_ms,
             end_ms,
             boxes: Vec::new(),
-            windows: scores(&windows),
+            windows: scores(&windows, &Rule::SPEECH),
             reasons,
         };
         (Some(track), segments, Vec::new())

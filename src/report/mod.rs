@@ -194,6 +194,9 @@ pub struct WindowScore {
     pub start_ms: i64,
     pub end_ms: i64,
     pub probability: f32,
+    /// The same averaged with its neighbours' (their log-odds, by nearness and quality): what
+    /// segments are cut from and timelines draw.
+    pub smoothed: f32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -65,6 +65,7 @@ pub fn windows(ms: (i64, i64), step: usize, p: impl Fn(i64) -> f32) -> Vec<Windo
             start_ms: t,
             end_ms: (t + step as i64).min(ms.1),
             probability: p(t),
+            smoothed: p(t),
         })
         .collect()
 }
@@ -239,7 +240,7 @@ pub fn picture() -> Report {
             start_ms: 0,
             end_ms: 0,
             boxes: vec![TimedBox { time_ms: 0, x, y: 90.0, w: 120.0, h: 150.0 }],
-            windows: vec![WindowScore { start_ms: 0, end_ms: 0, probability: p }],
+            windows: vec![WindowScore { start_ms: 0, end_ms: 0, probability: p, smoothed: p }],
             reasons: Vec::new(),
         });
         report.segments.push(segment(id, DetectorKind::FaceSwap, (0, 0), p, verdict));

@@ -10,7 +10,7 @@ use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::{
     DetectorKind, DispositionState, Label, LabelVerdict, Reason, Report, Segment, SegmentVerdict,
-    Sink, Status, Totals, Track,
+    Sink, Status, Totals, Track, WindowScore,
 };
 use crate::media::{MediaKind, StreamKind};
 
@@ -774,8 +774,18 @@ fn cells(row: &Row, columns: usize, span: i64) -> Vec<Cell> {
         let value = if windows.is_empty() { segment.probability } else { None };
         mark(segment.start_ms, segment.end_ms, value);
     }
-    for window in windows {
-        mark(window.start_ms, window.end_ms, Some(window.probability));
+    // Windows overlap, so each is drawn half-way to its neighbours' middles.
+    let middle = |w: &WindowScore| w.start_ms.midpoint(w.end_ms);
+    for (i, window) in windows.iter().enumerate() {
+        let mut start = window.start_ms;
+        let mut end = window.end_ms;
+        if let Some(before) = i.checked_sub(1).and_then(|i| windows.get(i)) {
+            start = start.max(middle(before).midpoint(middle(window)));
+        }
+        if let Some(after) = windows.get(i + 1) {
+            end = end.min(middle(window).midpoint(middle(after)));
+        }
+        mark(start, end, Some(window.smoothed));
     }
     cells
 }
@@ -924,7 +934,7 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{WindowScore, samples};
+    use crate::report::samples;
 
     fn draw(reports: &[Report], style: Style) -> String {
         let mut out = Vec::new();
@@ -1101,8 +1111,13 @@ face-swap
         let mut report = samples::video();
         report.media.duration_ms = None;
         report.tracks[0].windows = vec![
-            WindowScore { start_ms: i64::MIN, end_ms: i64::MAX, probability: f32::NAN },
-            WindowScore { start_ms: 9, end_ms: 3, probability: 7.0 },
+            WindowScore {
+                start_ms: i64::MIN,
+                end_ms: i64::MAX,
+                probability: f32::NAN,
+                smoothed: f32::NAN,
+            },
+            WindowScore { start_ms: 9, end_ms: 3, probability: 7.0, smoothed: 7.0 },
         ];
         report.segments[1].end_ms = i64::MAX;
         let text = draw(&[report.clone()], PLAIN);

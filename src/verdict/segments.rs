@@ -98,7 +98,8 @@ pub fn pooled(windows: &[Window], rule: &Rule, calibration: &Calibration) -> Opt
     Some(stretch(windows, &smooth, all.clone(), all, rule, logit(calibration.threshold)))
 }
 
-fn smoothed(windows: &[Window], reach_ms: i64) -> Vec<f32> {
+/// Each window's log-odds averaged with its neighbours' under a triangular kernel.
+pub fn smoothed(windows: &[Window], reach_ms: i64) -> Vec<f32> {
     let mut first = 0;
     (0..windows.len())
         .map(|i| {
