@@ -95,22 +95,32 @@ impl Faces {
             return Ok(());
         };
         self.pictures += 1;
-        let signature = Signature::new(picture);
+        // The base pass's small picture serves the shot cuts and the coarse pass too: reading the
+        // full picture is what costs.
+        let base = detect::base(frame.width, frame.height);
+        let small = base.scale(picture);
+        let Some(small_picture) = Picture::new(base.width, base.height, &small) else {
+            return Ok(());
+        };
+        let signature = Signature::new(small_picture);
         let cut = self.signature.as_ref().is_some_and(|last| last.cut_before(&signature));
         self.signature = Some(signature);
         let thorough = cut
             || self.still
             || self.last_thorough_ms.is_none_or(|last| frame.time_ms - last >= THOROUGH_MS);
+        let ask = |pass: Pass, scaled: &[u8]| {
+            let (w, h) = pass.padded();
+            (pass, self.client.detect(pass.input(scaled), w, h))
+        };
+        let mut tickets = vec![ask(base, &small)];
         if thorough {
             self.last_thorough_ms = Some(frame.time_ms);
+            if let Some(fine) = detect::fine(frame.width, frame.height) {
+                tickets.push(ask(fine, &fine.scale(picture)));
+            }
+            let coarse = detect::coarse(frame.width, frame.height);
+            tickets.push(ask(coarse, &coarse.scale(small_picture)));
         }
-        let tickets = detect::passes(frame.width, frame.height, thorough)
-            .into_iter()
-            .map(|pass| {
-                let (w, h) = pass.padded();
-                (pass, self.client.detect(pass.input(picture), w, h))
-            })
-            .collect();
         let room = (BYTES_IN_WORK / frame.rgb.len().max(1)).clamp(1, PICTURES_IN_WORK);
         self.searching.push_back(Searching { frame, cut, tickets });
         while self.searching.len() > room || self.first_is_ready() {

@@ -45,10 +45,14 @@ impl Pass {
         (up(self.width), up(self.height))
     }
 
-    /// The network's input: RGB, `padded` in size.
-    pub fn input(&self, picture: Picture<'_>) -> Vec<u8> {
+    /// `picture` at this pass's size.
+    pub fn scale(&self, picture: Picture<'_>) -> Vec<u8> {
         let whole = Rect { x0: 0.0, y0: 0.0, x1: picture.width as f32, y1: picture.height as f32 };
-        let scaled = resample(picture, whole, self.width, self.height);
+        resample(picture, whole, self.width, self.height)
+    }
+
+    /// The network's input from what [`Self::scale`] gave: RGB, `padded` in size.
+    pub fn input(&self, scaled: &[u8]) -> Vec<u8> {
         let (pw, ph) = self.padded();
         let mut out = vec![0u8; pw * ph * 3];
         for (y, row) in scaled.chunks_exact(self.width * 3).enumerate() {
@@ -73,20 +77,23 @@ impl Pass {
     }
 }
 
-/// The passes for one picture. `thorough` adds the fine and the coarse pass; video asks for them
-/// about once a second, stills always.
-pub fn passes(width: usize, height: usize, thorough: bool) -> Vec<Pass> {
+/// The pass that every picture gets.
+pub fn base(width: usize, height: usize) -> Pass {
+    Pass::to_long_side(width, height, BASE.min(width.max(height)), 0)
+}
+
+/// The dear pass for small faces; video asks for it about once a second, stills always. None for
+/// pictures that the base pass sees in full already.
+pub fn fine(width: usize, height: usize) -> Option<Pass> {
     let longer = width.max(height);
-    let mut passes = vec![Pass::to_long_side(width, height, BASE.min(longer), 0)];
-    if thorough {
-        if longer > BASE {
-            let side = if longer > 2 * FINE { FINE_4K } else { FINE };
-            passes.push(Pass::to_long_side(width, height, side.min(longer), 0));
-        }
-        // With a border: a face that the picture's edge cuts is found better away from the edge.
-        passes.push(Pass::to_long_side(width, height, COARSE, 48));
-    }
-    passes
+    let side = if longer > 2 * FINE { FINE_4K } else { FINE };
+    (longer > BASE).then(|| Pass::to_long_side(width, height, side.min(longer), 0))
+}
+
+/// The pass for faces that fill the picture, asked for together with the fine one. It has a
+/// border: a face that the picture's edge cuts is found better away from the edge.
+pub fn coarse(width: usize, height: usize) -> Pass {
+    Pass::to_long_side(width, height, COARSE, 48)
 }
 
 /// Non-maximum suppression over the finds of all passes, surest first.
@@ -131,10 +138,10 @@ mod tests {
         for (w, h) in [(1920, 1080), (3840, 2160), (1, 1), (200, 200), (37, 4000)] {
             let rgb = vec![9u8; w * h * 3];
             let picture = Picture::new(w, h, &rgb).unwrap();
-            for pass in passes(w, h, true) {
+            for pass in [Some(base(w, h)), fine(w, h), Some(coarse(w, h))].into_iter().flatten() {
                 let (pw, ph) = pass.padded();
                 assert_eq!((pw % 32, ph % 32), (0, 0));
-                assert_eq!(pass.input(picture).len(), pw * ph * 3);
+                assert_eq!(pass.input(&pass.scale(picture)).len(), pw * ph * 3);
                 let b = pass.border as f32;
                 let whole = Face {
                     rect: Rect {
@@ -152,10 +159,10 @@ mod tests {
     }
 
     #[test]
-    fn only_a_thorough_search_pays_for_the_fine_pass() {
-        assert_eq!(passes(1920, 1080, false).len(), 1);
-        assert_eq!(passes(1920, 1080, true)[1].width, 1280);
-        assert_eq!(passes(3840, 2160, true)[1].width, 1920);
-        assert_eq!(passes(320, 240, true).len(), 2);
+    fn the_fine_pass_is_for_large_pictures() {
+        assert_eq!(base(1920, 1080).width, 640);
+        assert_eq!(fine(1920, 1080).map(|p| p.width), Some(1280));
+        assert_eq!(fine(3840, 2160).map(|p| p.width), Some(1920));
+        assert_eq!(fine(320, 240), None);
     }
 }

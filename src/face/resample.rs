@@ -74,16 +74,17 @@ fn clamp(at: isize, from: f32, to: f32, len: usize) -> usize {
 pub fn resample(picture: Picture<'_>, rect: Rect, width: usize, height: usize) -> Vec<u8> {
     let columns = Axis::new(rect.x0, rect.x1.max(rect.x0 + 1e-3), width);
     let rows = Axis::new(rect.y0, rect.y1.max(rect.y0 + 1e-3), height);
-    // Byte offsets of the source columns, clamped once rather than for every row.
-    let taps: Vec<(Vec<usize>, &[f32])> = columns
+    // Source columns clamped once rather than for every row; most pixels read a plain run.
+    let taps: Vec<Taps> = columns
         .first
         .iter()
         .zip(&columns.weights)
-        .map(|(&first, w)| {
-            let at = (0..w.len())
+        .map(|(&first, weights)| {
+            let at: Vec<usize> = (0..weights.len())
                 .map(|k| clamp(first + k as isize, rect.x0, rect.x1, picture.width) * 3)
                 .collect();
-            (at, w.as_slice())
+            let plain = at.windows(2).all(|pair| pair[1] == pair[0] + 3);
+            Taps { at, plain, weights }
         })
         .collect();
     let row_len = width * 3;
@@ -117,17 +118,28 @@ pub fn resample(picture: Picture<'_>, rect: Rect, width: usize, height: usize) -
     out
 }
 
-fn reduce_row(source: &[u8], taps: &[(Vec<usize>, &[f32])], target: &mut [f32]) {
-    for ((at, weights), out) in taps.iter().zip(target.chunks_exact_mut(3)) {
-        let (mut r, mut g, mut b) = (0.0, 0.0, 0.0);
-        for (&x, &w) in at.iter().zip(*weights) {
-            r += w * f32::from(source[x]);
-            g += w * f32::from(source[x + 1]);
-            b += w * f32::from(source[x + 2]);
+/// What one target column reads of a row: byte offsets, whether they follow one another, weights.
+struct Taps<'a> {
+    at: Vec<usize>,
+    plain: bool,
+    weights: &'a [f32],
+}
+
+fn reduce_row(source: &[u8], taps: &[Taps<'_>], target: &mut [f32]) {
+    for (taps, out) in taps.iter().zip(target.chunks_exact_mut(3)) {
+        let mut sum = [0.0f32; 3];
+        let mut add = |pixel: &[u8], w: f32| {
+            for (s, &v) in sum.iter_mut().zip(pixel) {
+                *s += w * f32::from(v);
+            }
+        };
+        if taps.plain {
+            let run = &source[taps.at[0]..taps.at[0] + taps.at.len() * 3];
+            run.chunks_exact(3).zip(taps.weights).for_each(|(pixel, &w)| add(pixel, w));
+        } else {
+            taps.at.iter().zip(taps.weights).for_each(|(&x, &w)| add(&source[x..x + 3], w));
         }
-        out[0] = r;
-        out[1] = g;
-        out[2] = b;
+        out.copy_from_slice(&sum);
     }
 }
 
