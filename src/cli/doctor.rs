@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::weights::{check, size};
 use super::{EXIT_FAILED, EXIT_OK, print};
-use crate::media::installed::{Installed, installed};
+use crate::media::{self, Capability, Versions};
 use crate::models::weights::WeightStore;
 
 /// Say what is there (processor, device, FFmpeg, weights) and what is missing
@@ -57,7 +57,7 @@ pub fn run(args: &DoctorArgs) -> u8 {
     processor(&mut findings);
     device(&mut findings);
     findings.head("FFmpeg");
-    ffmpeg(&mut findings, installed());
+    ffmpeg(&mut findings, &media::versions(), &media::decoders());
     weights(&mut findings, args);
     findings.text += &match findings.missing {
         0 => "\nEverything that a scan needs is there.\n".to_string(),
@@ -137,21 +137,32 @@ fn device(findings: &mut Findings) {
     findings.there("cuda", cuda);
 }
 
-fn ffmpeg(findings: &mut Findings, installed: Result<Installed, String>) {
-    let installed = match installed {
-        Ok(installed) => installed,
-        Err(error) => return findings.missing("FFmpeg", &error, BRING_DECODERS),
-    };
-    for (library, version) in &installed.libraries {
+/// What no FFmpeg of the stable distributions reads; its lack is said, but a scan runs without it.
+const OPTIONAL: [&str; 1] = ["heif"];
+
+fn ffmpeg(findings: &mut Findings, versions: &Versions, decoders: &[Capability]) {
+    findings.there("release", &versions.ffmpeg);
+    for (library, version) in [
+        ("libavformat", &versions.libavformat),
+        ("libavcodec", &versions.libavcodec),
+        ("libavutil", &versions.libavutil),
+        ("libswscale", &versions.libswscale),
+        ("libswresample", &versions.libswresample),
+    ] {
         findings.there(library, version);
     }
-    let there: Vec<&str> =
-        installed.abilities.iter().filter(|a| a.by.is_some()).map(|a| a.what).collect();
-    findings.there("reads", &there.join(", "));
-    let not: Vec<&str> =
-        installed.abilities.iter().filter(|a| a.by.is_none()).map(|a| a.what).collect();
-    if !not.is_empty() {
-        findings.missing("cannot read", &not.join(", "), BRING_DECODERS);
+    let names = |wanted: &dyn Fn(&Capability) -> bool| -> String {
+        let list: Vec<&str> = decoders.iter().filter(|c| wanted(c)).map(|c| c.name).collect();
+        list.join(", ")
+    };
+    findings.there("reads", &names(&|c| c.decoder.is_some()));
+    let optional = names(&|c| c.decoder.is_none() && OPTIONAL.contains(&c.name));
+    if !optional.is_empty() {
+        findings.there("cannot read", &format!("{optional} (needs FFmpeg 7 or newer)"));
+    }
+    let needed = names(&|c| c.decoder.is_none() && !OPTIONAL.contains(&c.name));
+    if !needed.is_empty() {
+        findings.missing("cannot read", &needed, BRING_DECODERS);
     }
 }
 
@@ -176,26 +187,35 @@ fn weights(findings: &mut Findings, args: &DoctorArgs) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::installed::Ability;
 
     #[test]
     fn a_missing_decoder_is_named_with_the_command_that_brings_it() {
         let mut findings = Findings::default();
-        let ability = |what, by| Ability { what, by };
-        let installed = Installed {
-            libraries: vec![("libavcodec", "59.37.100".into())],
-            abilities: vec![ability("H.264", Some("h264")), ability("AV1", None)],
+        let version = || "5.1".to_string();
+        let versions = Versions {
+            ffmpeg: version(),
+            libavformat: version(),
+            libavcodec: version(),
+            libavutil: version(),
+            libswscale: version(),
+            libswresample: version(),
         };
-        ffmpeg(&mut findings, Ok(installed));
-        assert_eq!(findings.missing, 1);
-        assert_eq!(
-            findings.text,
-            format!(
-                "  libavcodec     59.37.100\n  reads          H.264\n! cannot read    AV1\n  \
-                 {:14} → {BRING_DECODERS}\n",
-                ""
+        let capability =
+            |name, decoder: Option<&str>| Capability { name, decoder: decoder.map(str::to_owned) };
+        let mut decoders = vec![capability("h264", Some("h264")), capability("heif", None)];
+        ffmpeg(&mut findings, &versions, &decoders);
+        assert_eq!(findings.missing, 0);
+        assert!(
+            findings.text.ends_with(
+                "  reads          h264\n  cannot read    heif (needs FFmpeg 7 or newer)\n"
             )
         );
+        decoders.push(capability("av1", None));
+        let mut findings = Findings::default();
+        ffmpeg(&mut findings, &versions, &decoders);
+        assert_eq!(findings.missing, 1);
+        let end = format!("! cannot read    av1\n  {:14} → {BRING_DECODERS}\n", "");
+        assert!(findings.text.ends_with(&end), "{}", findings.text);
     }
 
     #[test]

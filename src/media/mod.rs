@@ -6,7 +6,6 @@
 mod capability;
 mod convert;
 mod decode;
-pub mod installed;
 mod io;
 mod source;
 mod still;
