@@ -5,7 +5,12 @@ use std::process::{Command, Output, Stdio};
 
 fn veriscope(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_veriscope"));
-    command.args(args).stdin(Stdio::null()).env_remove("RUST_LOG").env_remove("COLUMNS");
+    command
+        .args(args)
+        .stdin(Stdio::null())
+        .env_remove("RUST_LOG")
+        .env_remove("COLUMNS")
+        .env_remove("VERISCOPE_WEIGHTS");
     command
 }
 
@@ -112,4 +117,62 @@ fn doctor_says_what_is_there_and_what_is_missing() {
     let missing = said.lines().position(|line| line.starts_with('!')).unwrap();
     assert!(said.lines().nth(missing).unwrap().contains("manifest.toml"), "{said}");
     assert!(said.lines().nth(missing + 1).unwrap().contains("git restore weights"), "{said}");
+}
+
+/// A copy of the shipped weights in which one file may be spoiled.
+fn weights_copy() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let shipped = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("weights");
+    for entry in std::fs::read_dir(shipped).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_file() {
+            std::fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
+        }
+    }
+    dir
+}
+
+#[test]
+fn verify_passes_the_shipped_weights_and_names_the_altered_the_short_and_the_missing() {
+    let dir = weights_copy();
+    let verify = || run(&["weights", "verify", "--weights", dir.path().to_str().unwrap()]);
+    let whole = verify();
+    let said = text(&whole.stdout);
+    assert_eq!(whole.status.code(), Some(0), "{said}{}", text(&whole.stderr));
+    assert!(said.lines().count() > 1 && said.lines().all(|line| line.ends_with("  ok")), "{said}");
+
+    let yunet = dir.path().join("yunet.safetensors");
+    let bytes = std::fs::read(&yunet).unwrap();
+    let mut altered = bytes.clone();
+    *altered.last_mut().unwrap() ^= 1;
+    for spoiled in [Some(&altered[..]), Some(&bytes[..bytes.len() / 2]), Some(&[]), None] {
+        match spoiled {
+            Some(bytes) => std::fs::write(&yunet, bytes).unwrap(),
+            None => std::fs::remove_file(&yunet).unwrap(),
+        }
+        let output = verify();
+        let said = text(&output.stdout);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        let failed: Vec<&str> = said.lines().filter(|line| line.contains("FAILED")).collect();
+        assert_eq!(failed.len(), 1, "{said}");
+        assert!(
+            failed[0].starts_with("yunet ") && failed[0].contains("yunet.safetensors"),
+            "{said}"
+        );
+        // A scan does not start with them either.
+        let scan = run(&["scan", "a.mp4", "--weights", dir.path().to_str().unwrap()]);
+        assert_eq!(scan.status.code(), Some(1));
+        assert!(text(&scan.stderr).contains("yunet.safetensors"), "{}", text(&scan.stderr));
+    }
+}
+
+#[test]
+fn weights_are_listed_for_people_and_for_programs() {
+    let output = run(&["weights", "list"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).lines().any(|line| line.starts_with("yunet ")));
+    let output = run(&["weights", "list", "--format", "json"]);
+    let list: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let yunet = list.as_array().unwrap().iter().find(|e| e["name"] == "yunet").unwrap();
+    assert_eq!(yunet["sha256"].as_str().unwrap().len(), 64);
 }

@@ -467,7 +467,7 @@ impl Page {
         match fakes.as_slice() {
             [] => {}
             [one] => {
-                let mut text = "fake".to_string();
+                let mut text = found(one.detector).to_string();
                 if one.end_ms > one.start_ms {
                     let _ = write!(text, " {}", self.stretch(one));
                 }
@@ -476,13 +476,15 @@ impl Page {
             }
             many => {
                 let p = highest(many.iter().copied()).unwrap_or(0.0);
-                let text = format!("fake in {} places, p up to {}", many.len(), figure(p));
+                let what = many.first().map_or("fake", |s| found(s.detector));
+                let text = format!("{what} in {} places, {}", many.len(), at_most(p));
                 return self.paint(RED, &text);
             }
         }
         if !clear.is_empty() {
             let p = highest(clear.iter().copied()).unwrap_or(0.0);
-            let text = self.paint(GREEN, &format!("no fake found, p up to {}", figure(p)));
+            let what = clear.first().map_or("no fake found", |s| not_found(s.detector));
+            let text = self.paint(GREEN, &format!("{what}, {}", at_most(p)));
             if unsure.is_empty() {
                 return text;
             }
@@ -523,8 +525,12 @@ impl Page {
             let fakes = row.with(SegmentVerdict::Fake);
             if fakes.len() > 1 {
                 for segment in fakes.iter().take(MAX_STRETCHES) {
-                    let mut text =
-                        format!("fake {}  {}", self.stretch(segment), self.probability(segment));
+                    let mut text = format!(
+                        "{} {}  {}",
+                        found(segment.detector),
+                        self.stretch(segment),
+                        self.probability(segment)
+                    );
                     if let (Some(at), Some(p)) = (segment.peak_ms, segment.peak_probability) {
                         let _ = write!(text, "  peak {} at {}", figure(p), time(at));
                     }
@@ -815,6 +821,26 @@ fn figure(p: f32) -> String {
         "<0.01".into()
     } else {
         format!("{p:.2}")
+    }
+}
+
+fn at_most(p: f32) -> String {
+    if p < 0.01 { "p <0.01".into() } else { format!("p up to {}", figure(p)) }
+}
+
+/// What a detector found where its verdict is fake.
+fn found(detector: DetectorKind) -> &'static str {
+    match detector {
+        DetectorKind::FaceSwap | DetectorKind::VoiceClone => "fake",
+        DetectorKind::LabelStrip => "label taken off",
+    }
+}
+
+/// What its verdict says otherwise.
+fn not_found(detector: DetectorKind) -> &'static str {
+    match detector {
+        DetectorKind::FaceSwap | DetectorKind::VoiceClone => "no fake found",
+        DetectorKind::LabelStrip => "no label taken off",
     }
 }
 
@@ -1128,6 +1154,22 @@ face-swap
     }
 
     #[test]
+    fn a_label_that_was_taken_off_is_not_called_a_fake() {
+        let mut report = samples::video();
+        report.tracks.clear();
+        report.segments.truncate(2);
+        for segment in &mut report.segments {
+            segment.track = "labels".into();
+            segment.detector = DetectorKind::LabelStrip;
+        }
+        let text = draw(&[report.clone()], PLAIN);
+        assert!(text.contains("│  label taken off 0:00:12.0–0:00:18.0  p 0.93 ±0.05"), "{text}");
+        report.segments.truncate(1);
+        let text = draw(&[report], PLAIN);
+        assert!(text.contains("│  no label taken off, p up to 0.04"), "{text}");
+    }
+
+    #[test]
     fn times_and_figures() {
         assert_eq!(time(59_999), "0:00:59.9");
         assert_eq!(time(3_661_250), "1:01:01.2");
@@ -1135,6 +1177,8 @@ face-swap
         assert_eq!(figure(0.999), ">0.99");
         assert_eq!(figure(0.001), "<0.01");
         assert_eq!(figure(0.5), "0.50");
+        assert_eq!(at_most(0.001), "p <0.01");
+        assert_eq!(at_most(0.35), "p up to 0.35");
         assert_eq!(fit("豆包豆包", 5).width(), 5);
         assert_eq!(wrap("aa bbbbbbb c", 4), ["aa", "bbbb", "bbb", "c"]);
     }
