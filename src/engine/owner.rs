@@ -34,6 +34,14 @@ const BATCH_WAVES: usize = 16;
 #[error("{0}")]
 pub struct InferenceError(String);
 
+impl InferenceError {
+    /// candle's errors end in a backtrace where RUST_BACKTRACE asks for one; a report takes one line.
+    fn new(what: &str, cause: &candle_core::Error) -> Self {
+        let cause = cause.to_string();
+        Self(format!("{what}: {}", cause.lines().next().unwrap_or_default()))
+    }
+}
+
 pub type Answer<T> = Result<T, InferenceError>;
 
 /// Probabilities of speech, and the state to go on with.
@@ -131,7 +139,7 @@ impl Networks {
         }
         let found = Tensor::from_vec(bgr, (inputs.len(), height, width, 3), &self.device)
             .and_then(|input| network.forward(&input, MIN_CONFIDENCE))
-            .map_err(|e| InferenceError(format!("face detector: {e}")))?;
+            .map_err(|e| InferenceError::new("face detector", &e))?;
         Ok(found
             .into_iter()
             .map(|faces| {
@@ -152,7 +160,7 @@ impl Networks {
         network
             .forward(samples, &mut state)
             .map(|probabilities| (probabilities, state))
-            .map_err(|e| InferenceError(format!("voice activity: {e}")))
+            .map_err(|e| InferenceError::new("voice activity", &e))
     }
 }
 
@@ -162,7 +170,7 @@ fn missing(what: &str) -> InferenceError {
 
 fn score<D: Detector>(detector: Option<&D>, windows: &[D::Window]) -> Answer<Vec<f32>> {
     let detector = detector.ok_or_else(|| missing("detector"))?;
-    detector.score(windows).map_err(|e| InferenceError(format!("{}: {e}", detector.weights())))
+    detector.score(windows).map_err(|e| InferenceError::new(detector.weights(), &e))
 }
 
 /// How files ask. Cloned for each; the owner ends when the last clone is gone.
