@@ -1,0 +1,321 @@
+"""What the network is shown: pairs of a forged face and the real one it was made from.
+
+Three kinds of pair share a batch, each half real and half forged, so that no source of pictures,
+no person and no degradation tells the classes apart:
+  dfdc    a DFDC fake and a crop of its original clip (or of the same person where that is missing)
+  blend   a real DFDC crop and a forgery made from it here
+  utk     a real UTKFace crop and a forgery made from it here: thousands of other people, and the
+          reason why "looks like UTKFace" cannot mean "real"
+Both members of a pair get the same framing, flip, colour and compression, drawn from one seed.
+Every batch is a pure function of (seed, step), which makes a run repeatable and resumable.
+"""
+
+import csv
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from geometry import stretch
+from model import MEAN, SIZE, STD
+from prepare import SIDE
+
+# Faces of UTKFace never trained on, for the false-alarm rate on people from elsewhere.
+UTK_HELD_OUT = 1000
+# How many people of like colour and pose a donor is drawn from.
+DONORS = 24
+
+
+@dataclass
+class Faces:
+    """One source of crops, each framed as the program frames it."""
+
+    images: np.ndarray
+    points: np.ndarray
+    person: np.ndarray
+
+    def crop(self, row):
+        """What the network sees of this face without any augmentation."""
+        return stretch(np.asarray(self.images[row]), SIZE, SIZE)
+
+
+class Data:
+    def __init__(self, data, work):
+        folder = Path(data) / "faces"
+        with open(folder / "dfdc.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        with open(folder / "utkface.csv", newline="") as file:
+            self.utk_rows = list(csv.DictReader(file))
+        person = np.array([int(r["identity"]) for r in rows])
+        self.dfdc = Faces(
+            np.load(Path(work) / "dfdc.npy", mmap_mode="r"),
+            np.load(Path(work) / "dfdc_points.npy"),
+            person,
+        )
+        self.utk = Faces(
+            np.load(Path(work) / "utk.npy", mmap_mode="r"),
+            np.load(Path(work) / "utk_points.npy"),
+            np.arange(len(self.utk_rows)),
+        )
+        fake = np.array([r["label"] == "fake" for r in rows])
+        train = np.array([r["split"] == "train" for r in rows])
+        shared = set(person[train]) & set(person[~train])
+        if shared:
+            raise ValueError(f"identities on both sides of the wall: {sorted(shared)}")
+        self.fake = fake
+        self.val = np.flatnonzero(~train)
+        self.train_fakes = np.flatnonzero(train & fake)
+        real = train & ~fake
+        # Only faces with landmarks can be forged.
+        self.train_reals = np.flatnonzero(real & np.isfinite(self.dfdc.points[:, 0, 0]))
+        by_clip = {Path(rows[i]["file"]).stem: i for i in np.flatnonzero(real)}
+        by_person = defaultdict(list)
+        for i in np.flatnonzero(real):
+            by_person[person[i]].append(i)
+        self.partners = {}
+        for i in self.train_fakes:
+            original = by_clip.get(Path(rows[i]["original"]).stem)
+            self.partners[i] = by_person[person[i]] if original is None else [original]
+
+        usable = np.flatnonzero(np.isfinite(self.utk.points[:, 0, 0]))
+        order = np.random.default_rng(7).permutation(usable)
+        self.utk_held_out = np.sort(order[:UTK_HELD_OUT])
+        self.utk_train = np.sort(order[UTK_HELD_OUT:])
+        self.likeness = {}
+
+    def donor(self, faces, pool, row, rng):
+        """Another person of like colour and pose, from the same source and split."""
+        if id(pool) not in self.likeness:
+            self.likeness[id(pool)] = np.stack([likeness(faces, i) for i in pool])
+        rows = rng.choice(len(pool), min(400, len(pool)), replace=False)
+        rows = rows[faces.person[pool[rows]] != faces.person[row]]
+        distance = np.abs(self.likeness[id(pool)][rows] - likeness(faces, row)).sum(1)
+        near = rows[np.argsort(distance)[:DONORS]]
+        return pool[rng.choice(near)]
+
+    def forged_pair(self, faces, pool, row, rng):
+        """(real, forged) at full size, before degradation."""
+        donor = self.donor(faces, pool, row, rng) if rng.random() < 0.35 else None
+        other = None if donor is None else (faces.images[donor], faces.points[donor])
+        return forge(faces.images[row], faces.points[row], other, rng)
+
+    def batch(self, seed, step, pairs):
+        """Images u8 [N, 144, 144, 3] and labels [N]; real and forged of each pair side by side."""
+        per_epoch = len(self.train_fakes) // pairs[0]
+        epoch, place = divmod(step, per_epoch)
+        order = np.random.default_rng([seed, epoch]).permutation(self.train_fakes)
+        images = []
+
+        def add(real, forged, slot):
+            for image in (real, forged):
+                images.append(degrade(image, np.random.default_rng([seed, step, slot, 1])))
+
+        for slot in range(sum(pairs)):
+            rng = np.random.default_rng([seed, step, slot, 0])
+            if slot < pairs[0]:
+                fake = order[place * pairs[0] + slot]
+                real = rng.choice(self.partners[fake])
+                add(self.dfdc.images[real], self.dfdc.images[fake], slot)
+                continue
+            mine = slot < pairs[0] + pairs[1]
+            faces, pool = (self.dfdc, self.train_reals) if mine else (self.utk, self.utk_train)
+            add(*self.forged_pair(faces, pool, rng.choice(pool), rng), slot)
+        labels = np.tile(np.array([0, 1], np.float32), sum(pairs))
+        return np.stack(images), labels
+
+
+def likeness(faces, row):
+    """Colour of the inner face and where the nose stands between the eyes, on similar scales."""
+    points = faces.points[row]
+    colour = faces.images[row][70:170:10, 70:154:10].reshape(-1, 3).mean(0) / 255
+    eyes = points[1] - points[0]
+    width = max(float(np.hypot(*eyes)), 1.0)
+    turn = (points[2] - points[:2].mean(0)) / width
+    return np.array([*colour, *turn], np.float32)
+
+
+# ---------------------------------------------------------------------------------- forgeries
+
+
+def face_mask(points, rng):
+    """A soft mask over the inner face: an ellipse through brows and chin or a part of it, its
+    outline bent by a few random waves."""
+    eyes, mouth = points[:2].mean(0), points[3:].mean(0)
+    down = mouth - eyes
+    height = max(float(np.hypot(*down)), 8.0)
+    width = max(float(np.hypot(*(points[1] - points[0]))), 0.6 * height)
+    kind = rng.choice(["face", "face", "face", "lower", "upper"])
+    centre, high, wide = {
+        "face": (0.55, 1.15, 0.95),
+        "lower": (0.95, 0.7, 0.8),
+        "upper": (0.1, 0.6, 1.0),
+    }[kind]
+    centre = eyes + down * (centre + rng.uniform(-0.08, 0.08))
+    high *= height * rng.uniform(0.8, 1.15)
+    wide *= width * rng.uniform(0.8, 1.15)
+    angle = np.linspace(0, 2 * np.pi, 64, endpoint=False)
+    # Between an ellipse and a rounded box.
+    power = rng.uniform(1.6, 3.2)
+    radius = (np.abs(np.cos(angle)) ** power + np.abs(np.sin(angle)) ** power) ** (-1 / power)
+    for wave in range(1, 7):
+        radius *= 1 + rng.normal(0, 0.06 / wave**0.5) * np.sin(wave * angle + rng.uniform(0, 6.3))
+    x, y = wide * radius * np.cos(angle), high * radius * np.sin(angle)
+    roll = np.arctan2(down[0], down[1])
+    turned = np.stack([x * np.cos(roll) + y * np.sin(roll), y * np.cos(roll) - x * np.sin(roll)], 1)
+    mask = np.zeros((SIDE, SIDE), np.float32)
+    cv2.fillPoly(mask, [np.round(turned + centre).astype(np.int32)], 1.0)
+    mask = cv2.GaussianBlur(mask, (0, 0), rng.uniform(1.5, 11))
+    return (mask * rng.choice([0.5, 0.75, 1.0, 1.0, 1.0]))[..., None]
+
+
+def restyle(image, rng):
+    """A change of colour, sharpness or frequency content: what betrays a pasted face."""
+    style = rng.integers(4)
+    if style == 0:
+        return colour(image, rng, 1.0)
+    if style == 1:
+        blurred = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.6, 2.0))
+        if rng.random() < 0.5:
+            return blurred
+        return cv2.addWeighted(image, 1.8, blurred, -0.8, 0)
+    if style == 2:
+        # Decoders of face swaps work at 64 to 128 pixels and are enlarged.
+        low = int(rng.integers(48, 128))
+        how = cv2.INTER_CUBIC if rng.random() < 0.5 else cv2.INTER_LINEAR
+        small = stretch(image, low, low)
+        return cv2.resize(small, (SIDE, SIDE), interpolation=how)
+    return jpeg(image, int(rng.integers(20, 80)))
+
+
+def warp(image, rng):
+    """A slight shift, scale, turn and local bending."""
+    scale, turn = rng.uniform(0.95, 1.05), rng.uniform(-2, 2)
+    matrix = cv2.getRotationMatrix2D((SIDE / 2, SIDE / 2), turn, scale)
+    matrix[:, 2] += rng.uniform(-0.025, 0.025, 2) * SIDE
+    if rng.random() < 0.5:
+        return cv2.warpAffine(
+            image, matrix, (SIDE, SIDE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+    y, x = np.mgrid[0:SIDE, 0:SIDE].astype(np.float32)
+    bend = cv2.resize(rng.normal(0, 2.5, (6, 6, 2)).astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+    matrix = matrix.astype(np.float32)
+    map_x = matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] + bend[..., 0]
+    map_y = matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2] + bend[..., 1]
+    return cv2.remap(image, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+
+
+def forge(image, points, donor, rng):
+    """(real, forged): the inner face replaced by a changed copy of itself, or by a donor's."""
+    image = np.asarray(image)
+    mask = face_mask(points, rng)
+    if donor is None:
+        source = warp(image, rng)
+        # The change goes to the pasted face or to what surrounds it; the real partner gets the
+        # latter too, so that the change as such says nothing.
+        if rng.random() < 0.5:
+            source = restyle(source, rng)
+        else:
+            image = restyle(image, rng)
+        if rng.random() < 0.3:
+            source = restyle(source, rng)
+    else:
+        matrix, _ = cv2.estimateAffinePartial2D(donor[1], points, method=cv2.LMEDS)
+        if matrix is None:
+            matrix = np.eye(2, 3)
+        source = cv2.warpAffine(
+            donor[0], matrix, (SIDE, SIDE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT
+        )
+        source = match_colour(source, image, mask)
+        if rng.random() < 0.5:
+            source = restyle(source, rng)
+    forged = source * mask + image * (1 - mask)
+    return image, np.round(forged).astype(np.uint8)
+
+
+def match_colour(source, target, mask):
+    """Mean and spread of each channel under the mask, from the target's."""
+    inside = mask[::4, ::4, 0] > 0.3
+    a = source[::4, ::4][inside].astype(np.float32)
+    b = target[::4, ::4][inside].astype(np.float32)
+    if len(a) < 16:
+        return source
+    gain = np.clip((b.std(0) + 1) / (a.std(0) + 1), 0.5, 2)
+    table = (np.arange(256)[:, None] - a.mean(0)) * gain + b.mean(0)
+    return apply_tables(source, table)
+
+
+# -------------------------------------------------------------------------------- degradation
+
+
+def apply_tables(image, table):
+    return cv2.LUT(image, np.clip(np.round(table), 0, 255).astype(np.uint8)[None])
+
+
+def colour(image, rng, strength):
+    """Brightness, contrast, gamma and white balance as one table per channel, then saturation."""
+    level = np.linspace(0, 1, 256)[:, None] ** np.exp(rng.normal(0, 0.15 * strength))
+    gain = 1 + rng.uniform(-0.2, 0.2) * strength
+    shift = rng.uniform(-0.08, 0.08) * strength + rng.normal(0, 0.03 * strength, 3)
+    image = apply_tables(image, ((level - 0.5) * gain + 0.5 + shift) * 255)
+    if rng.random() < 0.5:
+        grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        keep = 1 + rng.uniform(-0.5, 0.3) * strength
+        image = cv2.addWeighted(image, keep, grey, 1 - keep, 0)
+    return image
+
+
+def jpeg(image, quality):
+    data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
+    return cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
+
+
+def noise(image, rng, sigma):
+    grain = rng.standard_normal(image.shape, np.float32) * sigma
+    return np.clip(image + grain, 0, 255).astype(np.uint8)
+
+
+def degrade(image, rng):
+    """Framing, colour, native size, blur, noise and compression: alike for real and forged."""
+    part = image
+    if rng.random() < 0.8:
+        # Nothing is known outside the crop, so a framing that reaches out is cut off at its edge.
+        size = rng.uniform(0.86, 1.08) * np.exp(rng.normal(0, 0.02, 2))
+        centre = 0.5 + rng.uniform(-0.06, 0.06, 2)
+        low = np.round((centre - size / 2).clip(0, 1) * SIDE).astype(int)
+        high = np.round((centre + size / 2).clip(0, 1) * SIDE).astype(int)
+        part = image[low[1] : high[1], low[0] : high[0]]
+    if rng.random() < 0.5:
+        part = part[:, ::-1]
+    part = np.ascontiguousarray(part)
+    if rng.random() < 0.6:
+        native = int(np.exp(rng.uniform(np.log(48), np.log(200))))
+        part = stretch(part, native, native)
+    if rng.random() < 0.15:
+        part = cv2.GaussianBlur(part, (0, 0), rng.uniform(0.4, 1.8))
+    if rng.random() < 0.5:
+        part = colour(part, rng, 1.0)
+    if rng.random() < 0.08:
+        part = cv2.cvtColor(cv2.cvtColor(part, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    if rng.random() < 0.2:
+        part = noise(part, rng, rng.uniform(1, 10))
+    if rng.random() < 0.75:
+        part = jpeg(part, int(rng.integers(30, 96)))
+    part = stretch(np.ascontiguousarray(part), SIZE, SIZE)
+    if rng.random() < 0.12:
+        # One hidden part of the face, so that no single cue is enough.
+        high, wide = rng.integers(SIZE // 6, SIZE // 2, 2)
+        top, left = rng.integers(0, SIZE - high), rng.integers(0, SIZE - wide)
+        part = part.copy()
+        part[top : top + high, left : left + wide] = rng.integers(0, 256, 3)
+    return part
+
+
+def to_tensor(images, device):
+    """u8 [N, 144, 144, 3] to what the network takes."""
+    x = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
+    mean = torch.tensor(MEAN, device=device)[:, None, None]
+    std = torch.tensor(STD, device=device)[:, None, None]
+    return ((x - mean) / std).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,360 @@
+"""Trains the voice-clone network on a cache made by `data.py`.
+
+    python train.py --cache CACHE --run RUN --steps 3000
+    python train.py --cache CACHE --run RUN --steps 3000 --resume
+
+A batch is made of pairs: one real and one fake window. Where the fake is a copy
+of a recording, the real one is, mostly, that recording, cut at the same place
+and sent through the same codec, room, filter and noise: then only the vocoder
+tells them apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import threading
+import time
+from pathlib import Path
+from queue import Queue
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from data import COPY, Cache, centre, window_of
+from frontend import SAMPLE_RATE, WINDOW, Frontend
+from model import VoiceCloneNet
+
+REAL_WEIGHTS = {
+    "librispeech": 0.45, "aishell3": 0.15, "biaobei": 0.07, "funaudio": 0.18, "prompts:en_US": 0.08, "prompts:fr_CA": 0.07,
+}
+FAKE_WEIGHTS = {
+    "world": 0.11, "griffinlim": 0.11, "mb_melgan": 0.13, "melgan": 0.14,
+    "cosyvoice1": 0.12, "cosyvoice2": 0.08, "fastspeech2": 0.08, "aliyun": 0.03,
+    "piper": 0.10, "hibari": 0.05, "flite": 0.04, "espeak": 0.01,
+}
+TWIN = 0.75  # how often a copy's partner is its own recording
+CROPS = [(0.7, 38_400), (0.3, WINDOW)]  # share of batches, samples: shorter ones cost less
+ROOM = 16_000  # samples that reverberation may run on
+
+
+class Sampler:
+    """Draws pairs of int16 windows, balanced over corpora, families and speakers."""
+
+    def __init__(self, cache: Cache, seed: int, families: list[str] | None = None) -> None:
+        self.cache = cache
+        self.size = WINDOW
+        self.rng = np.random.default_rng(seed)
+        train = [c for c in cache.clips if c["split"] == "train"]
+        self.by_key = {c["key"]: c for c in train}
+        self.real = {k: [c for c in train if c["label"] == 0 and c["corpus"] == k] for k in REAL_WEIGHTS}
+        # copies are drawn by corpus too, so that they speak like the real ones
+        self.fake = {
+            f: {k: [c for c in train if c["family"] == f and (c["corpus"] == k or f not in COPY)] for k in (REAL_WEIGHTS if f in COPY else [""])}
+            for f in (families or FAKE_WEIGHTS)
+        }
+        self.fake = {f: {k: v for k, v in d.items() if v} for f, d in self.fake.items()}
+        self.fake = {f: d for f, d in self.fake.items() if d}
+
+    def pick(self, weights: dict[str, float]) -> str:
+        names = list(weights)
+        p = np.array([weights[n] for n in names])
+        return names[self.rng.choice(len(names), p=p / p.sum())]
+
+    def real_clip(self) -> dict:
+        clips = self.real[self.pick({k: w for k, w in REAL_WEIGHTS.items() if self.real[k]})]
+        return clips[self.rng.integers(len(clips))]
+
+    def channel(self, clip: dict) -> str:
+        names = list(clip["at"])
+        return names[0] if self.rng.random() < 0.4 else names[self.rng.integers(1, len(names))]
+
+    def crop(self, clip: dict, channel: str, where: float) -> np.ndarray:
+        wave = self.cache.wave(clip, channel)
+        return window_of(wave, int(where * max(0, len(wave) - self.size)), self.size)
+
+    def pair(self) -> tuple[np.ndarray, np.ndarray, bool, list[str]]:
+        groups = self.fake[self.pick({f: FAKE_WEIGHTS[f] for f in self.fake})]
+        clips = groups[self.pick({k: REAL_WEIGHTS.get(k, 1.0) for k in groups})]
+        fake = clips[self.rng.integers(len(clips))]
+        where, channel = self.rng.random(), self.channel(fake)
+        twin = bool(fake["source"]) and self.rng.random() < TWIN
+        real = self.by_key[fake["source"]] if twin else self.real_clip()
+        at = (channel, where) if twin else (self.channel(real), self.rng.random())
+        return self.crop(real, *at), self.crop(fake, channel, where), twin, [real["speaker"], fake["speaker"]]
+
+    def batch_with_speakers(self, pairs: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """int16 [2 * pairs, size], the real ones first; which pairs are twins; who speaks."""
+        drawn = [self.pair() for _ in range(pairs)]
+        waves = np.stack([d[0] for d in drawn] + [d[1] for d in drawn])
+        return waves, np.array([d[2] for d in drawn]), [d[3][0] for d in drawn] + [d[3][1] for d in drawn]
+
+    def batch(self, pairs: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.batch_with_speakers(pairs)[:2]
+
+
+class Augment:
+    """Channels for both classes alike; twins get the very same one."""
+
+    def __init__(self, seed: int, size: int = WINDOW) -> None:
+        self.g = torch.Generator().manual_seed(seed)
+        self.size, self.padded = size, size + ROOM
+        self.freq = torch.fft.rfftfreq(self.padded, 1 / SAMPLE_RATE)
+
+    def rand(self, *shape: int) -> torch.Tensor:
+        return torch.rand(*shape, generator=self.g)
+
+    def like_twins(self, x: torch.Tensor, twins: torch.Tensor) -> torch.Tensor:
+        half = len(twins)
+        shape = [half] + [1] * (x.dim() - 1)
+        return torch.cat([x[:half], torch.where(twins.view(shape), x[:half], x[half:])])
+
+    def filters(self, n: int) -> torch.Tensor:
+        """Smooth random colour, then a random low-pass and high-pass: [n, bins]."""
+        knots = 12
+        gain = (self.rand(n, 1, knots) - 0.5) * 2 * (2 + 8 * self.rand(n, 1, 1)) * (self.rand(n, 1, 1) < 0.6)
+        db = F.interpolate(gain, size=len(self.freq), mode="linear", align_corners=True)[:, 0]
+        cut = 3400 + 4600 * self.rand(n, 1)
+        cut = torch.where(self.rand(n, 1) < 0.4, cut, torch.full_like(cut, 9000.0))
+        slope = 0.02 + 0.3 * self.rand(n, 1)  # dB for each Hz above
+        db = db - ((self.freq - cut).clamp_min(0) * slope).clamp_max(90)
+        low = 350 * self.rand(n, 1) * (self.rand(n, 1) < 0.3)
+        db = db - ((low - self.freq).clamp_min(0) * 0.1)
+        return 10 ** (db / 20)
+
+    def rooms(self, n: int) -> torch.Tensor:
+        """Spectra of decaying noise behind a direct sound: [n, bins]."""
+        length = 12_800
+        t = torch.arange(length) / SAMPLE_RATE
+        t60 = 0.1 + 0.7 * self.rand(n, 1)
+        tail = torch.randn(n, length, generator=self.g) * torch.exp(-6.9 * t / t60)
+        tail[:, : int(0.002 * SAMPLE_RATE)] = 0
+        tail = tail / tail.square().sum(1, keepdim=True).sqrt()
+        direct_to_room = 10 ** (-(3 + 15 * self.rand(n, 1)) / 20)
+        tail = tail * direct_to_room
+        tail[:, 0] = 1.0
+        return torch.fft.rfft(tail, self.padded)
+
+    def noise(self, n: int) -> torch.Tensor:
+        """Noise of a random slope between white and brown, [n, size], RMS 1."""
+        white = torch.fft.rfft(torch.randn(n, self.size, generator=self.g))
+        f = torch.linspace(0, 1, white.shape[1]).clamp_min(0.002)
+        colour = f ** (-(1.2 * self.rand(n, 1) - 0.1))
+        x = torch.fft.irfft(white * colour, self.size)
+        return x / x.square().mean(1, keepdim=True).sqrt()
+
+    def stretch(self, waves: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+        """Speed and pitch together, by resampling in the frequency domain, then cut or repeated."""
+        out = waves.clone()
+        for i in torch.nonzero(factor != 1).flatten().tolist():
+            size = int(self.size * float(factor[i])) // 200 * 200
+            spectrum = torch.fft.rfft(waves[i])
+            y = torch.fft.irfft(F.pad(spectrum, (0, max(0, size // 2 + 1 - len(spectrum))))[: size // 2 + 1], size) * (size / self.size)
+            out[i] = torch.cat([y, y])[: self.size]
+        return out
+
+    def __call__(self, waves: torch.Tensor, twins: torch.Tensor) -> torch.Tensor:
+        n = len(waves)
+        x = waves.float() / 32768
+        x = x - x.mean(1, keepdim=True)
+
+        steps = torch.tensor([0.9, 0.94, 0.97, 1.03, 1.06, 1.1])
+        factor = steps[(self.rand(n) * 6).long().clamp_max(5)]
+        factor = torch.where(self.rand(n) < 0.3, factor, torch.ones(n))
+        x = self.stretch(x, self.like_twins(factor, twins))
+
+        drive = self.like_twins((self.rand(n, 1) < 0.08) * (5 + 25 * self.rand(n, 1)), twins)
+        x = torch.where(drive > 0, torch.tanh(x * drive) / drive.clamp_min(1), x)
+
+        response = self.filters(n).to(torch.complex64)
+        roomy = self.rand(n) < 0.2
+        if roomy.any():
+            response[roomy] = response[roomy] * self.rooms(int(roomy.sum()))
+        response = self.like_twins(response, twins)
+        x = torch.fft.irfft(torch.fft.rfft(x, self.padded) * response, self.padded)[:, : self.size]
+
+        level = x.square().mean(1, keepdim=True).sqrt()
+        loud = self.rand(n, 1) < 0.35
+        snr = torch.where(loud, 6 + 24 * self.rand(n, 1), 30 + 30 * self.rand(n, 1))
+        noise = self.noise(n)
+        # every fifth time, other voices in place of noise; drawn from both classes
+        babble = self.rand(n, 1) < 0.2
+        others = x.roll(3, 0) + x.roll(7, 0) + x.roll(11, 0)
+        others = others / others.square().mean(1, keepdim=True).sqrt().clamp_min(1e-6)
+        noise = torch.where(babble & loud, others, noise)
+        snr = torch.where(babble & loud, snr + 5, snr)
+        snr, noise = self.like_twins(snr, twins), self.like_twins(noise, twins)
+        return x + noise * level * 10 ** (-snr / 20)
+
+
+def mask(features: torch.Tensor, g: torch.Generator) -> torch.Tensor:
+    """Bands and stretches of time left out."""
+    x = features.clone()
+    for i in range(len(x)):
+        if torch.rand(1, generator=g) < 0.5:
+            w = int(torch.randint(1, 16, (1,), generator=g))
+            s = int(torch.randint(0, x.shape[2] - w, (1,), generator=g))
+            x[i, :, s : s + w] = 0
+        if torch.rand(1, generator=g) < 0.5:
+            w = int(torch.randint(1, 60, (1,), generator=g))
+            s = int(torch.randint(0, x.shape[3] - w, (1,), generator=g))
+            x[i, :, :, s : s + w] = 0
+    return x
+
+
+class Stream:
+    """Batches of features made ahead in threads; batch k is the same whatever the timing."""
+
+    def __init__(self, cache: Cache, pairs: int, seed: int, first: int, threads: int, families=None) -> None:
+        self.cache, self.pairs, self.seed, self.families = cache, pairs, seed, families
+        self.queues = [Queue(maxsize=3) for _ in range(threads)]
+        self.first = first
+        for i, queue in enumerate(self.queues):
+            threading.Thread(target=self.work, args=(first + i, threads, queue), daemon=True).start()
+
+    def work(self, k: int, step: int, queue: Queue) -> None:
+        frontend = Frontend()
+        sampler = Sampler(self.cache, 0, self.families)
+        while True:
+            sampler.rng = np.random.default_rng([self.seed, k])
+            sampler.size = int(sampler.rng.choice([c for _, c in CROPS], p=[p for p, _ in CROPS]))
+            augment = Augment(self.seed * 1_000_003 + k, sampler.size)
+            waves, twins = sampler.batch(self.pairs)
+            with torch.no_grad():
+                sound = augment(torch.from_numpy(waves), torch.from_numpy(twins))
+                features = mask(frontend(sound), augment.g)
+            queue.put(features)
+            k += step
+
+    def batch(self, k: int) -> torch.Tensor:
+        return self.queues[(k - self.first) % len(self.queues)].get()
+
+
+def eer(real: np.ndarray, fake: np.ndarray) -> float:
+    """Equal error rate of scores of which the higher mean fake."""
+    scores = np.concatenate([real, fake])
+    labels = np.concatenate([np.zeros(len(real)), np.ones(len(fake))])[np.argsort(scores, kind="stable")]
+    missed = np.cumsum(labels) / len(fake)
+    alarms = 1 - np.cumsum(1 - labels) / len(real)
+    at = np.argmin(np.abs(missed - alarms))
+    return float((missed[at] + alarms[at]) / 2)
+
+
+@torch.no_grad()
+def score(model: nn.Module, waves: list[np.ndarray], device: str, batch: int = 16) -> np.ndarray:
+    model.eval()
+    frontend = Frontend().to(device)
+    out = []
+    for i in range(0, len(waves), batch):
+        x = torch.from_numpy(np.stack(waves[i : i + batch])).to(device)
+        x = x.float() / 32768 if x.dtype == torch.int16 else x.float()
+        out.append(model(frontend(x).contiguous(memory_format=torch.channels_last)).cpu().numpy())
+    return np.concatenate(out)
+
+
+def dev_report(model: nn.Module, cache: Cache, device: str) -> dict:
+    clips = [c for c in cache.clips if c["split"] == "dev"]
+    report = {}
+    for channel in ("clean", "opus_16k", "g711"):
+        s = score(model, [centre(cache.wave(c, channel)) for c in clips], device)
+        real = np.array([c["label"] == 0 for c in clips])
+        report[f"dev_{channel}"] = round(eer(s[real], s[~real]), 4)
+        if channel == "clean":
+            for family in sorted({c["family"] for c in clips if c["label"]}):
+                member = np.array([c["family"] == family for c in clips])
+                report[f"dev_{family}"] = round(eer(s[real], s[member]), 4)
+    return report
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--run", type=Path, required=True, help="folder for checkpoints and the log")
+    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--pairs", type=int, default=20, help="of windows in a batch")
+    parser.add_argument("--lr", type=float, default=4e-3)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--minutes", type=float, default=0, help="stop cleanly after so long; the schedule follows the clock then")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--resume", action="store_true")
+    args = parser.parse_args()
+
+    device = args.device if args.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(args.seed)
+    args.run.mkdir(parents=True, exist_ok=True)
+    cache = Cache(args.cache)
+    model = VoiceCloneNet(dropout=0.2).to(device, memory_format=torch.channels_last)
+    average = VoiceCloneNet(dropout=0.2).to(device, memory_format=torch.channels_last)
+    average.load_state_dict(model.state_dict())
+    decay = [p for p in model.parameters() if p.dim() > 1]
+    plain = [p for p in model.parameters() if p.dim() <= 1]
+    optimizer = torch.optim.AdamW([{"params": decay, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}], lr=args.lr)
+    step, spent = 0, 0.0
+    checkpoint = args.run / "last.pt"
+    if args.resume and checkpoint.exists():
+        kept = torch.load(checkpoint, map_location=device, weights_only=True)
+        model.load_state_dict(kept["model"])
+        average.load_state_dict(kept["average"])
+        optimizer.load_state_dict(kept["optimizer"])
+        step, spent = kept["step"], kept["spent"]
+
+    def save() -> None:
+        state = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "spent": spent}
+        torch.save(state, f"{checkpoint}.new")
+        os.replace(f"{checkpoint}.new", checkpoint)
+
+    stream = Stream(cache, args.pairs, args.seed, step, 1)
+    target = torch.cat([torch.zeros(args.pairs), torch.ones(args.pairs)]).to(device)
+    smooth = target * 0.94 + 0.03
+    log = (args.run / "log.jsonl").open("a")
+    began, losses, hits = time.time() - spent, [], []
+    progress = step / args.steps
+    while progress < 1:
+        spent = time.time() - began
+        progress = min(1.0, spent / (60 * args.minutes)) if args.minutes else (step + 1) / args.steps
+        rate = progress / 0.1 if progress < 0.1 else 0.5 * (1 + math.cos(math.pi * (progress - 0.1) / 0.9))
+        for group in optimizer.param_groups:
+            group["lr"] = args.lr * max(rate, 0.002)
+        x = stream.batch(step).to(device).contiguous(memory_format=torch.channels_last)
+        model.train()
+        with torch.autocast(device, torch.bfloat16):
+            logits = model(x)
+        logits = logits.float()
+        loss = F.binary_cross_entropy_with_logits(logits, smooth)
+        # a fake has to stand above the real one beside it
+        loss = loss + 0.3 * F.softplus(logits[: args.pairs] - logits[args.pairs :]).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 2.0)
+        optimizer.step()
+        step += 1
+        keep = min(0.998, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for a, b in zip(average.state_dict().values(), model.state_dict().values()):
+                if a.dtype.is_floating_point:
+                    a.lerp_(b, 1 - keep)
+                else:
+                    a.copy_(b)
+        losses.append(float(loss.detach()))
+        hits.append(float(((logits > 0) == (target > 0.5)).float().mean()))
+        if step % 50 == 0:
+            line = {"step": step, "progress": round(progress, 4), "loss": round(float(np.mean(losses)), 4), "accuracy": round(float(np.mean(hits)), 4), "seconds": round(spent)}
+            losses, hits = [], []
+            if step % 250 == 0:
+                line |= dev_report(average, cache, device)
+                save()
+            print(json.dumps(line), flush=True)
+            log.write(json.dumps(line) + "\n")
+            log.flush()
+    save()
+    print(json.dumps({"step": step} | dev_report(average, cache, device)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
