@@ -882,7 +882,7 @@ fn the_sink_and_the_flag_stop_decoding() {
     source.stop_flag().store(true, std::sync::atomic::Ordering::Relaxed);
     source.decode(&options(0.0), &mut |_| panic!("nothing comes after the flag")).unwrap();
     let hurried = Limits { open_timeout: std::time::Duration::ZERO, ..Limits::default() };
-    assert!(matches!(Source::open(&path, &hurried), Err(MediaError::Limit { .. })));
+    assert!(matches!(Source::open(&path, &hurried), Err(MediaError::TimedOut { .. })));
 }
 
 /// Prints the cost of decoding beside FFmpeg's own: `cargo test --release --test media -- --ignored

@@ -45,7 +45,7 @@ fn videos_sounds_and_crops_get_a_row_each_in_order() {
     let probability: f32 = rows[0][2].parse().expect("the video's face has a probability");
     assert!((0.0..=1.0).contains(&probability));
     assert_eq!(rows[1][1..], ["", "", "no_face"]);
-    assert_eq!(rows[2][1..], ["", "", "decode_error"]);
+    assert_eq!(rows[2][1..], ["", "", "unreadable"]);
 
     // Taken as a face already, even a blank picture has a score.
     let (_, rows, _) = score(&["--detector", "face-swap", "--precropped", "--list", list]);

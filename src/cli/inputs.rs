@@ -1,6 +1,6 @@
 //! Paths on the command line → the files to scan, each once, in a fixed order.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs::FileType;
 use std::path::{Path, PathBuf};
@@ -64,7 +64,15 @@ pub fn collect(paths: &[PathBuf], except: Option<&Path>) -> Inputs {
 }
 
 fn walk(root: &Path, except: &[PathBuf], found: &mut Vec<Input>, inputs: &mut Inputs) {
-    for entry in WalkDir::new(root).follow_links(true).sort_by_file_name() {
+    // Each folder once: folders that link to each other crosswise have more paths than could ever
+    // be walked, though none of them is a loop.
+    let mut entered = HashSet::new();
+    let walk = WalkDir::new(root).follow_links(true).sort_by_file_name().into_iter();
+    for entry in walk.filter_entry(|entry| {
+        use std::os::unix::fs::MetadataExt as _;
+        !entry.file_type().is_dir()
+            || entry.metadata().map_or(true, |m| entered.insert((m.dev(), m.ino())))
+    }) {
         match entry {
             Ok(entry) if entry.file_type().is_dir() => {}
             Ok(entry) if entry.file_type().is_file() => {

@@ -18,6 +18,8 @@ mod weights;
 const EXIT_OK: u8 = 0;
 /// Something failed; stderr names it.
 const EXIT_FAILED: u8 = 1;
+/// Wrong usage that only shows once the arguments are read together; clap ends with the same code.
+const EXIT_USAGE: u8 = 2;
 /// Ended by a signal: 128 + SIGINT, as shells write it.
 const EXIT_INTERRUPTED: u8 = 130;
 /// The reader of stdout went away: 128 + SIGPIPE.

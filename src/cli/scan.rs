@@ -47,7 +47,7 @@ pub struct ScanArgs {
     #[arg(long, default_value = "auto", value_parser = parse_device)]
     device: DeviceChoice,
     /// Pictures a second that are looked at
-    #[arg(long, default_value_t = 4.0, value_parser = parse_fps)]
+    #[arg(long, default_value_t = crate::engine::DEFAULT_FPS, value_parser = parse_fps)]
     fps: f64,
     /// Files in work at the same time [default: chosen by the number of processors]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -80,7 +80,7 @@ enum ColorChoice {
     Never,
 }
 
-fn detector_parser() -> impl clap::builder::TypedValueParser<Value = DetectorKind> {
+pub(super) fn detector_parser() -> impl clap::builder::TypedValueParser<Value = DetectorKind> {
     PossibleValuesParser::new(DetectorKind::ALL.map(DetectorKind::name)).try_map(|name| {
         DetectorKind::ALL.into_iter().find(|d| d.name() == name).ok_or("unknown detector")
     })
@@ -103,8 +103,8 @@ fn parse_device(text: &str) -> Result<DeviceChoice, String> {
 pub(super) fn parse_fps(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         // Faster than any camera that these detectors were made for.
-        Ok(fps) if fps > 0.0 && fps <= 240.0 => Ok(fps),
-        _ => Err("give a number above 0 and up to 240".to_string()),
+        Ok(fps) if (0.01..=240.0).contains(&fps) => Ok(fps),
+        _ => Err("give a number from 0.01 to 240".to_string()),
     }
 }
 

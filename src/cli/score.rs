@@ -6,9 +6,8 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use clap::Args;
-use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 
-use super::{EXIT_FAILED, EXIT_OK, EXIT_PIPE, complain, fail};
+use super::{EXIT_FAILED, EXIT_OK, EXIT_PIPE, EXIT_USAGE, complain, fail};
 use crate::engine::score::Scored;
 use crate::engine::{DeviceChoice, Engine, ScanOptions};
 use crate::models::weights::WeightStore;
@@ -21,8 +20,7 @@ use crate::report::DetectorKind;
 /// its reasons say why; exit code 1 where a file could not be read.
 #[derive(Debug, Args)]
 pub struct ScoreArgs {
-    #[arg(long, value_parser = PossibleValuesParser::new(DetectorKind::ALL.map(DetectorKind::name))
-        .try_map(|name| DetectorKind::ALL.into_iter().find(|d| d.name() == name).ok_or("unknown detector")))]
+    #[arg(long, value_parser = super::scan::detector_parser())]
     detector: DetectorKind,
     /// Paths, one a line, or TSV whose first column is headed `path`; `-` is stdin
     #[arg(long, value_name = "FILE")]
@@ -47,7 +45,8 @@ pub fn run(args: &ScoreArgs) -> u8 {
 
 fn score(args: &ScoreArgs) -> Result<u8, String> {
     if args.precropped && args.detector != DetectorKind::FaceSwap {
-        return Err("--precropped goes with --detector face-swap only".to_owned());
+        complain("--precropped goes with --detector face-swap only");
+        return Ok(EXIT_USAGE);
     }
     let name = args.list.display();
     let paths = if args.list.as_os_str() == "-" {
@@ -71,7 +70,7 @@ fn score(args: &ScoreArgs) -> Result<u8, String> {
     engine.score(&paths, args.detector, args.precropped, &mut |path, row| {
         if let Some(error) = &row.error {
             failed = true;
-            complain(error);
+            complain(&error.message);
         }
         if written.is_ok() {
             written = writeln!(out, "{}\t{}", path.display(), columns(&row));
@@ -97,7 +96,7 @@ fn columns(row: &Scored) -> String {
         .iter()
         .filter_map(|r| serde_json::to_value(r.code).ok()?.as_str().map(str::to_owned))
         .collect();
-    codes.extend(row.error.as_ref().map(|_| "decode_error".to_owned()));
+    codes.extend(row.error.as_ref().map(|e| e.code.clone()));
     codes.sort();
     codes.dedup();
     format!("{}\t{}\t{}", number(row.score), number(row.probability), codes.join(","))

@@ -11,7 +11,7 @@ use super::inputs::{Input, named_like_media};
 use super::progress::{Progress, suspended};
 use crate::engine::Observer;
 use crate::report::store::{Store, StoreError};
-use crate::report::{EngineInfo, Report, Sink, Status, Totals};
+use crate::report::{EngineInfo, Report, Sink, Status, Totals, path_text};
 
 /// The engine as a session needs it: scans paths, tells the observer, heeds the stop flag.
 pub trait Scan {
@@ -53,7 +53,7 @@ struct State {
 }
 
 fn key(path: &Path) -> String {
-    path.to_string_lossy().into_owned()
+    path_text(path)
 }
 
 impl<'a> Session<'a> {
@@ -262,7 +262,7 @@ impl Observer for Session<'_> {
 /// machine is tried again instead.
 fn is_lasting(report: &Report) -> bool {
     let code = report.error.as_ref().map(|e| e.code.as_str());
-    !matches!(code, Some("unreadable" | "inference_error"))
+    !matches!(code, Some("unreadable" | "timed_out" | "inference_error" | "internal_error"))
 }
 
 /// Whether a failed file from a folder was never meant to be media.

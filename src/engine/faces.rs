@@ -10,7 +10,7 @@ use crate::{
         quality::Quality,
         resample::Picture,
         shot::Signature,
-        track::Tracker,
+        track::{MAX_FACES, Tracker},
     },
     media::Frame,
     report::{
@@ -210,12 +210,25 @@ impl Faces {
         Ok(())
     }
 
-    /// Tracks and segments, and what holds for the file as a whole.
-    pub fn finish(self, calibration: &Calibration) -> (Vec<Track>, Vec<Segment>, Vec<Reason>) {
+    /// Tracks and segments, and what holds for the file as a whole. Nothing ends later than `duration_ms`, where that is known.
+    pub fn finish(
+        self,
+        calibration: &Calibration,
+        duration_ms: Option<i64>,
+    ) -> (Vec<Track>, Vec<Segment>, Vec<Reason>) {
         let mut reasons = Vec::new();
         let mut tracks = Vec::new();
         let mut all_segments = Vec::new();
         let min = if self.still { 1 } else { MIN_SIGHTINGS.min(self.pictures as usize) };
+        if self.tracker.left_out() > 0 {
+            reasons.push(Reason::new(
+                ReasonCode::NoFace,
+                format!(
+                    "{} find(s) left out: at most {MAX_FACES} faces of a picture are followed",
+                    self.tracker.left_out()
+                ),
+            ));
+        }
         let fleeting = self.tracks.values().filter(|t| t.sightings < min).count();
         if fleeting > 0 {
             reasons.push(Reason::new(
@@ -226,7 +239,8 @@ impl Faces {
         let kept = self.tracks.into_values().filter(|t| t.sightings >= min);
         for (i, track) in kept.enumerate() {
             let id = format!("face-{}", i + 1);
-            let (report, segments) = track.finish(id, self.step_ms, self.still, calibration);
+            let (report, segments) =
+                track.finish(id, self.step_ms, self.still, calibration, duration_ms);
             tracks.push(report);
             all_segments.extend(segments);
         }
@@ -247,14 +261,17 @@ impl FaceTrack {
         step_ms: i64,
         still: bool,
         calibration: &Calibration,
+        duration_ms: Option<i64>,
     ) -> (Track, Vec<Segment>) {
         let span = if still { 0 } else { step_ms };
+        // The last picture's time is shorter than a step; a container may understate its length.
+        let clamp = |start: i64, end: i64| end.min(duration_ms.unwrap_or(end)).max(start);
         let windows: Vec<Window> = self
             .scores
             .iter()
             .map(|&(time_ms, score, weight)| Window {
                 start_ms: time_ms,
-                end_ms: time_ms + span,
+                end_ms: clamp(time_ms, time_ms + span),
                 logit: calibration.logit(score),
                 weight,
             })
@@ -271,7 +288,7 @@ impl FaceTrack {
                 ));
             }
         }
-        let end_ms = if still { self.start_ms } else { self.end_ms };
+        let end_ms = if still { self.start_ms } else { clamp(self.start_ms, self.end_ms) };
         let mut segments: Vec<Segment> = segments(&windows, &Rule::FACE, calibration)
             .into_iter()
             .map(|s| segment(&id, DetectorKind::FaceSwap, s, reasons.clone()))

@@ -18,14 +18,11 @@ use crate::{
     media::{DecodeOptions, Event, Limits, MediaError, MediaInfo, MediaKind, Source, StreamKind},
     provenance,
     report::{
-        DetectorKind, Disposition, DispositionState, Failure, Media, Reason, ReasonCode, Report,
-        SCHEMA_VERSION, SegmentVerdict, Status, Timings,
+        DetectorKind, Disposition, DispositionState, Failure, Reason, ReasonCode, Report,
+        SegmentVerdict, Status, path_text,
     },
     verdict::disposition::disposition,
 };
-
-/// Streams of sound that are judged; more are named in a reason.
-const MAX_VOICES: usize = 8;
 
 /// Scans one file. `None`: `stop` was set before it was done, or the observer knows it already.
 pub fn scan(
@@ -36,7 +33,11 @@ pub fn scan(
     stop: &AtomicBool,
 ) -> Option<Report> {
     let started = Instant::now();
-    let mut report = blank(engine, path);
+    let mut report = Report {
+        status: Status::Ok,
+        error: None,
+        ..Report::failed(&path_text(path), "", String::new(), engine.info.clone())
+    };
     match work(engine, client, path, observer, stop, &mut report) {
         Ok(Outcome::Scanned) => {}
         Ok(Outcome::LeftAlone) => return None,
@@ -53,31 +54,6 @@ enum Outcome {
     Scanned,
     /// Stopped, or known already.
     LeftAlone,
-}
-
-fn blank(engine: &Engine, path: &Path) -> Report {
-    Report {
-        schema_version: SCHEMA_VERSION,
-        status: Status::Ok,
-        error: None,
-        media: Media {
-            path: path.display().to_string(),
-            sha256: None,
-            bytes: None,
-            container: None,
-            kind: None,
-            duration_ms: None,
-            streams: Vec::new(),
-        },
-        tracks: Vec::new(),
-        segments: Vec::new(),
-        labels: Vec::new(),
-        strip_evidence: Vec::new(),
-        disposition: Disposition { state: DispositionState::Undetermined, evidence: Vec::new() },
-        reasons: Vec::new(),
-        engine: engine.info.clone(),
-        timings: Timings::default(),
-    }
 }
 
 fn failure(e: &MediaError) -> Failure {
@@ -122,10 +98,16 @@ fn work(
         report.timings.labels_ms = clock.elapsed().as_millis() as u64;
     }
     let (video, audio) = (wanted(DetectorKind::FaceSwap), wanted(DetectorKind::VoiceClone));
-    if (video || audio) && !decode(engine, client, source, &info, path, observer, stop, report)? {
-        return Ok(Outcome::LeftAlone);
+    if video || audio {
+        let judged = decode(engine, client, source, &info, path, observer, stop, report);
+        // Labels speak also where the pictures and the sound are broken.
+        conclude(report, wanted(DetectorKind::LabelStrip));
+        if !judged? {
+            return Ok(Outcome::LeftAlone);
+        }
+    } else {
+        conclude(report, true);
     }
-    conclude(report, wanted(DetectorKind::LabelStrip));
     Ok(Outcome::Scanned)
 }
 
@@ -185,7 +167,6 @@ fn decode(
     let step_ms = if engine.options.fps > 0.0 { (1_000.0 / engine.options.fps) as i64 } else { 40 };
     let mut faces = Faces::new(client.clone(), step_ms, still);
     let mut voices: BTreeMap<usize, Voice> = BTreeMap::new();
-    let mut unheard: Vec<usize> = Vec::new();
     let mut faults = Vec::new();
     let mut broken: Option<InferenceError> = None;
     let mut stopped = false;
@@ -194,7 +175,7 @@ fn decode(
         fps: engine.options.fps,
         video: calibration_of_faces.is_some(),
         audio: calibration_of_voices.is_some(),
-        threads: engine.decoder_threads,
+        threads: engine.decoder_threads(),
     };
     let mut take = |event| -> Result<(), InferenceError> {
         match event {
@@ -203,12 +184,6 @@ fn decode(
                 faces.push(frame)
             }
             Event::Audio(audio) => {
-                if voices.len() >= MAX_VOICES && !voices.contains_key(&audio.stream) {
-                    if !unheard.contains(&audio.stream) {
-                        unheard.push(audio.stream);
-                    }
-                    return Ok(());
-                }
                 if !options.video {
                     observer.progress(path, crate::speech::to_ms(audio.start), info.duration_ms);
                 }
@@ -223,6 +198,7 @@ fn decode(
             }
         }
     };
+    let left_out = source.left_out().to_vec();
     let decoded = source.decode(&options, &mut |event| {
         if stop.load(Ordering::Relaxed) {
             stopped = true;
@@ -252,12 +228,13 @@ fn decode(
         return Err(failure(&e));
     }
 
+    let heard = !voices.is_empty();
     report.timings.frames = faces.pictures;
     report.timings.face_windows = faces.windows;
     report.timings.voice_windows = voices.values().map(|v| v.windows).sum();
     if let Some(calibration) = calibration_of_faces {
         if has(StreamKind::Video) {
-            let (tracks, segments, reasons) = faces.finish(&calibration);
+            let (tracks, segments, reasons) = faces.finish(&calibration, info.duration_ms);
             report.tracks.extend(tracks);
             report.segments.extend(segments);
             report.reasons.extend(reasons);
@@ -270,7 +247,7 @@ fn decode(
     }
     if let Some(calibration) = calibration_of_voices {
         if has(StreamKind::Audio) {
-            if voices.is_empty() {
+            if voices.is_empty() && left_out.is_empty() {
                 report.reasons.push(Reason::new(
                     ReasonCode::NoSpeech,
                     "the streams of sound hold no sound".to_owned(),
@@ -291,11 +268,8 @@ fn decode(
             ));
         }
     }
-    if !unheard.is_empty() {
-        report.reasons.push(Reason::new(
-            ReasonCode::NoSpeech,
-            format!("audio streams {unheard:?} not judged: only the first {MAX_VOICES} are"),
-        ));
+    for sentence in left_out {
+        report.reasons.push(Reason::new(ReasonCode::DecodeError, sentence));
     }
     for fault in &faults {
         report.reasons.push(Reason::new(
@@ -307,7 +281,7 @@ fn decode(
         ));
     }
     if let Some(first) = faults.first() {
-        let nothing = report.timings.frames == 0 && report.timings.voice_windows == 0;
+        let nothing = report.timings.frames == 0 && !heard;
         report.status = if nothing { Status::Failed } else { Status::Partial };
         report.error = Some(Failure {
             code: "decode_error".to_owned(),
@@ -324,9 +298,6 @@ fn conclude(report: &mut Report, labels_were_read: bool) {
     let order: BTreeMap<String, usize> =
         report.tracks.iter().enumerate().map(|(i, t)| (t.id.clone(), i)).collect();
     report.segments.sort_by_key(|s| (order.get(&s.track).copied(), s.start_ms, s.end_ms));
-    if !labels_were_read {
-        return;
-    }
     let suspicions: Vec<String> = report
         .segments
         .iter()
@@ -343,4 +314,10 @@ fn conclude(report: &mut Report, labels_were_read: bool) {
         })
         .collect();
     report.disposition = disposition(&report.labels, &report.strip_evidence, &suspicions);
+    if !labels_were_read && suspicions.is_empty() {
+        report.disposition = Disposition {
+            state: DispositionState::Undetermined,
+            evidence: vec!["labels were not read: label-strip was not asked for".to_owned()],
+        };
+    }
 }

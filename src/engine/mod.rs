@@ -12,6 +12,7 @@ mod voices;
 
 use std::{
     collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
@@ -21,7 +22,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     models::weights::{WeightStore, WeightsError},
-    report::{DetectorKind, EngineInfo, Report},
+    report::{DetectorKind, EngineInfo, Report, path_text},
 };
 
 /// What a scan is asked to do.
@@ -90,7 +91,6 @@ pub struct Engine {
     options: ScanOptions,
     networks: owner::Networks,
     info: EngineInfo,
-    decoder_threads: usize,
 }
 
 impl Engine {
@@ -118,10 +118,10 @@ impl Engine {
                 ("fps".to_owned(), serde_json::json!(options.fps)),
             ]),
         };
-        Ok(Self { options, networks, info, decoder_threads: cores() })
+        Ok(Self { options, networks, info })
     }
 
-    /// What identifies results of this engine: version, weights, device and options. Two engines
+    /// What identifies results of this engine: version, weights, device, FFmpeg and options. Two engines
     /// with the same fingerprint give the same report for the same bytes.
     pub fn fingerprint(&self) -> String {
         let mut digest = Sha256::new();
@@ -131,10 +131,17 @@ impl Engine {
             "version": self.info.version,
             "weights": self.info.weights,
             "device": self.info.device,
+            "ffmpeg": crate::media::installed::installed().map(|i| i.libraries).ok(),
             "options": self.info.options,
         });
         digest.update(text.to_string());
         digest.finalize().iter().take(16).map(|b| format!("{b:02x}")).collect()
+    }
+
+    /// Threads of each file's decoder. Fixed for a machine, so that what a decoder may skip does not
+    /// depend on how many files are in work; few, so that many cores do not multiply by many files.
+    fn decoder_threads(&self) -> usize {
+        cores().min(4)
     }
 
     fn jobs(&self) -> usize {
@@ -156,7 +163,18 @@ impl Engine {
                         let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) else {
                             return;
                         };
-                        if let Some(report) = job::scan(self, &client, path, observer, stop) {
+                        // A defect that one file brings out must not cost the others.
+                        let work = || job::scan(self, &client, path, observer, stop);
+                        let report = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+                            let message = format!("{}: a defect in this program", path.display());
+                            Some(Report::failed(
+                                &path_text(path),
+                                "internal_error",
+                                message,
+                                self.info.clone(),
+                            ))
+                        });
+                        if let Some(report) = report {
                             observer.done(report);
                         }
                     }

@@ -13,8 +13,8 @@ use super::{Engine, Observer, job, owner};
 use crate::{
     detect::Detector,
     face::{crop, resample::Picture},
-    media::{DecodeOptions, Event, Frame, Limits, Source},
-    report::{DetectorKind, Reason, Report},
+    media::{DecodeOptions, Event, Frame, Limits, MediaError, Source},
+    report::{DetectorKind, Failure, Reason, Report},
     verdict::{
         calibration::{Calibration, logit},
         segments::{Rule, Window, pooled},
@@ -33,13 +33,14 @@ pub struct Scored {
     pub probability: Option<f32>,
     /// Why not or only weakly judged.
     pub reasons: Vec<Reason>,
-    /// Why the file could not be read.
-    pub error: Option<String>,
+    /// Why the file could not be read, wholly or in part.
+    pub error: Option<Failure>,
 }
 
 impl Scored {
-    fn failed(error: String) -> Self {
-        Self { score: None, probability: None, reasons: Vec::new(), error: Some(error) }
+    fn failed(code: &str, message: String) -> Self {
+        let error = Some(Failure { code: code.to_owned(), message, time_ms: None });
+        Self { score: None, probability: None, reasons: Vec::new(), error }
     }
 }
 
@@ -65,7 +66,7 @@ impl Engine {
         let jobs = if precropped { PRECROPPED_JOBS } else { self.jobs() };
         let next = AtomicUsize::new(0);
         let stop = AtomicBool::new(false);
-        // Bounded: rows that are done early wait for their turn only in small numbers.
+        // Rows that are done early wait for their turn in `waiting`; they are small.
         let (send, receive) = mpsc::sync_channel::<(usize, Scored)>(jobs);
         std::thread::scope(|scope| {
             for _ in 0..jobs.min(paths.len()) {
@@ -105,14 +106,18 @@ impl Engine {
 
     fn score_crop(&self, client: &owner::Client, path: &Path) -> Scored {
         let Some(calibration) = self.networks.face_swap().map(Detector::calibration) else {
-            return Scored::failed("face-swap is not among the engine's detectors".to_owned());
+            return Scored::failed(
+                "inference_error",
+                "face-swap is not among the engine's detectors".to_owned(),
+            );
         };
         let frame = match first_frame(path) {
             Ok(frame) => frame,
-            Err(e) => return Scored::failed(e),
+            Err((code, message)) => return Scored::failed(code, message),
         };
         let Some(picture) = Picture::new(frame.width, frame.height, &frame.rgb) else {
-            return Scored::failed(format!("{}: a picture without pixels", path.display()));
+            let message = format!("{}: a picture without pixels", path.display());
+            return Scored::failed("decode_error", message);
         };
         match client.swap(vec![crop::precropped(picture)]).wait() {
             Ok(scores) => {
@@ -124,7 +129,7 @@ impl Engine {
                     error: None,
                 }
             }
-            Err(e) => Scored::failed(format!("{}: {e}", path.display())),
+            Err(e) => Scored::failed("inference_error", format!("{}: {e}", path.display())),
         }
     }
 
@@ -136,13 +141,13 @@ impl Engine {
         stop: &AtomicBool,
     ) -> Scored {
         let Some(report) = job::scan(self, client, path, &Quiet, stop) else {
-            return Scored::failed(format!("{}: stopped", path.display()));
+            return Scored::failed("stopped", format!("{}: stopped", path.display()));
         };
         let mut row = Scored {
             score: None,
             probability: None,
             reasons: report.reasons.clone(),
-            error: report.error.as_ref().map(|e| e.message.clone()),
+            error: report.error.clone(),
         };
         let (calibration, rule) = match detector {
             DetectorKind::FaceSwap => {
@@ -197,8 +202,10 @@ fn pool(track: &crate::report::Track, rule: &Rule, calibration: &Calibration) ->
     pooled(&windows, rule, calibration).map(|s| s.probability)
 }
 
-fn first_frame(path: &Path) -> Result<Frame, String> {
-    let source = Source::open(path, &Limits::default()).map_err(|e| e.to_string())?;
+/// The first picture, or the code and the message of why there is none.
+fn first_frame(path: &Path) -> Result<Frame, (&'static str, String)> {
+    let failed = |e: MediaError| (e.code(), e.to_string());
+    let source = Source::open(path, &Limits::default()).map_err(failed)?;
     let options = DecodeOptions { fps: 1.0, video: true, audio: false, threads: 1 };
     let mut first = None;
     let mut fault = None;
@@ -214,9 +221,9 @@ fn first_frame(path: &Path) -> Result<Frame, String> {
             }
             Event::Audio(_) => ControlFlow::Continue(()),
         })
-        .map_err(|e| e.to_string())?;
+        .map_err(failed)?;
     first.ok_or_else(|| {
         let why = fault.unwrap_or_else(|| "no picture in it".to_owned());
-        format!("{}: {why}", path.display())
+        ("decode_error", format!("{}: {why}", path.display()))
     })
 }

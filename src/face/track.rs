@@ -3,9 +3,10 @@
 
 use super::{Face, Rect};
 
-/// A face that is out of sight for longer than this starts a new track, in milliseconds.
+/// A face that is out of sight for longer than this starts a new track, in milliseconds; at low
+/// sampling rates, longer than two pictures.
 pub const MAX_GAP_MS: i64 = 1_500;
-/// Faces that are followed at the same time; more in one picture are left out, surest first.
+/// Faces that are followed at the same time; of more in one picture the surest are kept.
 pub const MAX_FACES: usize = 32;
 /// A pairing needs this much overlap, or a centre that moved by less than [`MAX_SHIFT`] of the
 /// face's size at a like size.
@@ -26,15 +27,27 @@ struct Live {
 pub struct Tracker {
     live: Vec<Live>,
     issued: usize,
+    last_ms: Option<i64>,
+    /// Finds that were left out because one picture held more than [`MAX_FACES`].
+    left_out: usize,
 }
 
 impl Tracker {
+    /// Finds that were left out so far.
+    pub fn left_out(&self) -> usize {
+        self.left_out
+    }
+
     /// One picture's faces, in order of time. `cut`: a shot cut lies before this picture.
     pub fn push(&mut self, time_ms: i64, cut: bool, mut faces: Vec<Face>) -> Vec<(usize, Face)> {
         if cut {
             self.live.clear();
         }
-        self.live.retain(|t| time_ms - t.last_ms <= MAX_GAP_MS);
+        let interval = self.last_ms.map_or(0, |last| time_ms - last);
+        self.last_ms = Some(time_ms);
+        let gap = MAX_GAP_MS.max(interval * 2 + 1);
+        self.live.retain(|t| time_ms - t.last_ms <= gap);
+        self.left_out += faces.len().saturating_sub(MAX_FACES);
         faces.truncate(MAX_FACES);
 
         // Greedy by affinity: the best pair first. With a few faces a picture this is what an
@@ -119,7 +132,18 @@ mod tests {
         assert_eq!(ids(tracker.push(0, false, vec![at(0.0)])), [1]);
         assert!(tracker.push(1_000, false, vec![]).is_empty());
         assert_eq!(ids(tracker.push(1_500, false, vec![at(20.0)])), [1]);
+        for time in [1_750, 2_000, 2_250, 2_500, 2_750, 3_000] {
+            assert!(tracker.push(time, false, vec![]).is_empty());
+        }
         assert_eq!(ids(tracker.push(3_250, false, vec![at(20.0)])), [2]);
+    }
+
+    #[test]
+    fn a_face_is_followed_at_any_sampling_rate() {
+        let mut tracker = Tracker::default();
+        for i in 0..5 {
+            assert_eq!(ids(tracker.push(i * 10_000, false, vec![at(0.0)])), [1]);
+        }
     }
 
     #[test]

@@ -369,9 +369,9 @@ unsafe fn run_swr(
             return Err(failed());
         }
         for sample in &mut out[at..] {
-            if !sample.is_finite() {
-                *sample = 0.0;
-            }
+            // Float sound may hold anything. One absurd sample would blind a recurrent network for
+            // the rest of the stream; +18 dB over full scale is left as headroom.
+            *sample = if sample.is_finite() { sample.clamp(-8.0, 8.0) } else { 0.0 };
         }
     }
     Ok(())

@@ -145,6 +145,8 @@ pub enum MediaError {
     Damaged { path: PathBuf, detail: String },
     #[error("{path}: no stream that can be decoded ({detail})")]
     NoStreams { path: PathBuf, detail: String },
+    #[error("{path}: opening took longer than {seconds} s")]
+    TimedOut { path: PathBuf, seconds: f64 },
     #[error("{path}: over the limit: {detail}")]
     Limit { path: PathBuf, detail: String },
 }
@@ -159,6 +161,7 @@ impl MediaError {
             Self::Unrecognised { .. } => "unrecognised",
             Self::Damaged { .. } => "damaged",
             Self::NoStreams { .. } => "no_streams",
+            Self::TimedOut { .. } => "timed_out",
             Self::Limit { .. } => "over_limit",
         }
     }

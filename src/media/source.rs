@@ -42,6 +42,7 @@ pub struct Source {
     pub(super) declared_us: Option<i64>,
     /// Bytes that are there and bytes that the file states, where it has fewer.
     pub(super) missing_bytes: Option<(u64, u64)>,
+    left_out: Vec<String>,
 }
 
 /// FFmpeg's own messages would go to stderr, unasked and without the file's name.
@@ -86,10 +87,7 @@ impl Source {
             }
             if guard.timed_out() {
                 let seconds = limits.open_timeout.as_secs_f64();
-                return MediaError::Limit {
-                    path: path.to_owned(),
-                    detail: format!("opening took longer than {seconds} s"),
-                };
+                return MediaError::TimedOut { path: path.to_owned(), seconds };
             }
             MediaError::Damaged { path: path.to_owned(), detail }
         };
@@ -134,25 +132,42 @@ impl Source {
         let mut video: Option<(bool, u64, Track)> = None;
         let mut audio = Vec::new();
         let mut problems = Vec::new();
+        let mut others = Vec::new();
         let mut streams = Vec::new();
         for stream in input.streams() {
             let info = stream_info(&stream, orientation_of(&stream));
             let track = Track { index: info.index, orientation: orientation_of(&stream) };
             let usable = usable(&stream, &info);
             match (info.kind, usable) {
-                (StreamKind::Video | StreamKind::Audio, Err(problem)) => problems.push(problem),
+                (StreamKind::Video | StreamKind::Audio, Err(problem)) => {
+                    problems.push(format!("stream {}: {problem}", info.index));
+                }
                 (StreamKind::Video, Ok(())) => {
                     let (width, height) = stored_size(&stream);
                     check_size(path, width, height, limits)?;
                     let preferred = stream.disposition().contains(Disposition::DEFAULT);
                     let pixels = width.saturating_mul(height);
-                    if video.as_ref().is_none_or(|(p, n, _)| (preferred, pixels) > (*p, *n)) {
-                        video = Some((preferred, pixels, track));
-                    }
+                    let index = track.index;
+                    let other =
+                        if video.as_ref().is_none_or(|(p, n, _)| (preferred, pixels) > (*p, *n)) {
+                            video
+                                .replace((preferred, pixels, track))
+                                .map(|(_, _, t): (_, _, Track)| t.index)
+                        } else {
+                            Some(index)
+                        };
+                    // Said only where something is decoded, so it does not count as a problem there.
+                    others.extend(
+                        other.map(|i| format!("stream {i}: only one stream of pictures is judged")),
+                    );
                 }
                 (StreamKind::Audio, Ok(())) if audio.len() < MAX_AUDIO_STREAMS => {
                     audio.push(track);
                 }
+                (StreamKind::Audio, Ok(())) => others.push(format!(
+                    "stream {}: only the first {MAX_AUDIO_STREAMS} streams of sound are judged",
+                    info.index
+                )),
                 _ => {}
             }
             streams.push(info);
@@ -195,11 +210,18 @@ impl Source {
             start_us,
             declared_us,
             missing_bytes,
+            left_out: problems.into_iter().chain(others).collect(),
         })
     }
 
     pub fn info(&self) -> &MediaInfo {
         &self.info
+    }
+
+    /// Streams of pictures or sound that will not be decoded, and why: one sentence each, which
+    /// names the stream's index.
+    pub fn left_out(&self) -> &[String] {
+        &self.left_out
     }
 
     /// Setting this flag, from any thread, ends [`decode`](Self::decode) at the next packet, also

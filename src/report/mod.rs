@@ -28,6 +28,18 @@ pub trait Sink {
     fn finish(&mut self, totals: &Totals) -> std::io::Result<()>;
 }
 
+/// A path as reports carry it: as it is where it is UTF-8, otherwise with the bytes that are not
+/// written as `\\xHH`, so that two files never get one name.
+pub fn path_text(path: &std::path::Path) -> String {
+    use std::os::unix::ffi::OsStrExt as _;
+    let mut text = String::new();
+    for chunk in path.as_os_str().as_bytes().utf8_chunks() {
+        text += chunk.valid();
+        text.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
+    }
+    text
+}
+
 /// What a whole scan came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Totals {
@@ -136,7 +148,7 @@ pub enum Status {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
     /// Stable code: `unreadable`, `not_a_file`, `empty`, `unrecognised`, `damaged`, `no_streams`,
-    /// `over_limit`, `decode_error`, `inference_error`.
+    /// `over_limit`, `timed_out`, `decode_error`, `inference_error`, `internal_error`.
     pub code: String,
     /// One line that names the file and the place.
     pub message: String,
@@ -487,6 +499,16 @@ mod tests {
         assert_eq!(reasons, ours);
         let detectors = codes("/$defs/segment/properties/detector/enum");
         assert_eq!(detectors, DetectorKind::ALL.map(|d| json!(d.name())));
+    }
+
+    #[test]
+    fn paths_that_are_not_utf8_stay_apart() {
+        use std::ffi::OsStr;
+        use std::os::unix::ffi::OsStrExt as _;
+        let text = |bytes: &[u8]| path_text(std::path::Path::new(OsStr::from_bytes(bytes)));
+        assert_eq!(text("电影/a b.mp4".as_bytes()), "电影/a b.mp4");
+        assert_eq!(text(b"a\xff.mp4"), "a\\xff.mp4");
+        assert_ne!(text(b"a\xff.mp4"), text(b"a\xfe.mp4"));
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! neither condemn nor acquit; then a state machine with hysteresis cuts the track where the
 //! state changes for long enough; then each stretch gets the trimmed mean of its windows.
 
+use std::ops::Range;
+
 use super::calibration::{Calibration, logit, sigmoid};
 use crate::report::SegmentVerdict;
 
@@ -50,6 +52,9 @@ impl Rule {
 /// Standard deviation, in log-odds, of the network's own error on a stretch however long: what
 /// more windows of the same track cannot average away.
 const MODEL_DEVIATION: f32 = 0.4;
+/// Standard deviation, in log-odds, of single windows of one track around its mean: about what
+/// faces show on real clips.
+const WINDOW_DEVIATION: f32 = 0.8;
 /// Two-sided 90 % of a normal distribution.
 const Z90: f32 = 1.645;
 /// Log-odds below the threshold at which a fake stretch ends.
@@ -76,7 +81,7 @@ pub fn segments(windows: &[Window], rule: &Rule, calibration: &Calibration) -> V
     let mut out = Vec::new();
     for run in unbroken(windows, rule.max_gap_ms) {
         let mut states = hysteresis(&smooth[run.clone()], threshold);
-        drop_short(&mut states, &windows[run.clone()], rule.min_length_ms);
+        drop_short(&mut states, windows, &run, rule.min_length_ms);
         let mut from = 0;
         while from < states.len() {
             let len = states[from..].iter().take_while(|s| **s == states[from]).count();
@@ -119,7 +124,7 @@ pub fn smoothed(windows: &[Window], reach_ms: i64) -> Vec<f32> {
 }
 
 /// Runs of windows with no gap longer than `max_gap_ms` between them.
-fn unbroken(windows: &[Window], max_gap_ms: i64) -> Vec<std::ops::Range<usize>> {
+fn unbroken(windows: &[Window], max_gap_ms: i64) -> Vec<Range<usize>> {
     let mut runs = Vec::new();
     let mut start = 0;
     for i in 1..=windows.len() {
@@ -150,14 +155,25 @@ fn hysteresis(smooth: &[f32], threshold: f32) -> Vec<bool> {
     states
 }
 
+/// Where a part of an unbroken run begins and ends: inside the run half-way between two windows'
+/// centres, at its ends with its windows.
+fn bounds(windows: &[Window], part: &Range<usize>, run: &Range<usize>) -> (i64, i64) {
+    let between = |i: usize| (windows[i - 1].centre() + windows[i].centre()) / 2;
+    let start =
+        if part.start == run.start { windows[part.start].start_ms } else { between(part.start) };
+    let end = if part.end == run.end { windows[part.end - 1].end_ms } else { between(part.end) };
+    (start, end)
+}
+
 /// Gives stretches shorter than `min_ms` the state around them, shortest first.
-fn drop_short(states: &mut [bool], windows: &[Window], min_ms: i64) {
+fn drop_short(states: &mut [bool], windows: &[Window], run: &Range<usize>, min_ms: i64) {
     loop {
         let mut runs: Vec<(i64, usize, usize)> = Vec::new();
         let mut from = 0;
         while from < states.len() {
             let len = states[from..].iter().take_while(|s| **s == states[from]).count();
-            runs.push((windows[from + len - 1].end_ms - windows[from].start_ms, from, from + len));
+            let (start, end) = bounds(windows, &(run.start + from..run.start + from + len), run);
+            runs.push((end - start, from, from + len));
             from += len;
         }
         if runs.len() < 2 {
@@ -170,27 +186,26 @@ fn drop_short(states: &mut [bool], windows: &[Window], min_ms: i64) {
     }
 }
 
-/// `part` of the unbroken `run`: ends inside the run lie half-way between two windows' centres.
+/// The answer for `part` of the unbroken `run`.
 fn stretch(
     windows: &[Window],
     smooth: &[f32],
-    part: std::ops::Range<usize>,
-    run: std::ops::Range<usize>,
+    part: Range<usize>,
+    run: Range<usize>,
     rule: &Rule,
     threshold: f32,
 ) -> Stretch {
-    let between = |i: usize| (windows[i - 1].centre() + windows[i].centre()) / 2;
-    let start_ms =
-        if part.start == run.start { windows[part.start].start_ms } else { between(part.start) };
-    let end_ms = if part.end == run.end { windows[part.end - 1].end_ms } else { between(part.end) };
-
+    let (start_ms, end_ms) = bounds(windows, &part, &run);
     let mut ranked: Vec<&Window> = windows[part.clone()].iter().collect();
     ranked.sort_by(|a, b| a.logit.total_cmp(&b.logit));
     let trim = (ranked.len() as f32 * TRIM) as usize;
     let ranked = &ranked[trim..ranked.len() - trim];
     let total: f32 = ranked.iter().map(|w| w.weight).sum();
     let mean = ranked.iter().map(|w| w.weight * w.logit).sum::<f32>() / total;
-    let variance = ranked.iter().map(|w| w.weight * (w.logit - mean).powi(2)).sum::<f32>() / total;
+    let spread = ranked.iter().map(|w| w.weight * (w.logit - mean).powi(2)).sum::<f32>();
+    // A few windows say little of their own spread, and one says nothing: the usual spread counts
+    // as one more window.
+    let variance = (spread + WINDOW_DEVIATION.powi(2)) / (total + 1.0);
     // Independent observations, weak windows counting less.
     let independent =
         ((end_ms - start_ms) as f32 / rule.correlation_ms as f32).min(part.len() as f32).max(1.0)
@@ -303,8 +318,31 @@ mod tests {
     fn one_window_is_less_certain_than_many() {
         let noisy: Vec<f32> = (0..40).map(|i| if i % 2 == 0 { 0.0 } else { 4.0 }).collect();
         let long = judged(&noisy)[0];
-        let short = judged(&noisy[..2])[0];
-        assert!(short.uncertainty > long.uncertainty, "{short:?} {long:?}");
+        let two = judged(&noisy[..2])[0];
+        assert!(two.uncertainty > long.uncertainty, "{two:?} {long:?}");
+        let steady = judged(&[1.0; 40])[0];
+        let mut one = windows(0, &[1.0]);
+        let single = segments(&one, &Rule::FACE, &CALIBRATION)[0];
+        assert!(single.uncertainty > steady.uncertainty * 1.3, "{single:?} {steady:?}");
+        one[0].weight = 0.1;
+        let weak = segments(&one, &Rule::FACE, &CALIBRATION)[0];
+        assert!(weak.uncertainty > single.uncertainty, "{weak:?} {single:?}");
+    }
+
+    #[test]
+    fn one_window_of_speech_among_others_is_no_segment() {
+        let speech: Vec<Window> = (0..12)
+            .map(|i| Window {
+                start_ms: i * 1_000,
+                end_ms: i * 1_000 + 4_000,
+                logit: if i == 6 { 4.0 } else { -1.0 },
+                weight: 1.0,
+            })
+            .collect();
+        let calibration = Calibration { threshold: 0.667, ..CALIBRATION };
+        let found = segments(&speech, &Rule::SPEECH, &calibration);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].verdict, SegmentVerdict::Bonafide);
     }
 
     #[test]

@@ -293,14 +293,24 @@ def degrade(image, rng):
     if rng.random() < 0.6:
         native = int(np.exp(rng.uniform(np.log(48), np.log(200))))
         part = stretch(part, native, native)
-    if rng.random() < 0.15:
+    if rng.random() < 0.2:
         part = cv2.GaussianBlur(part, (0, 0), rng.uniform(0.4, 1.8))
-    if rng.random() < 0.5:
+    if rng.random() < 0.25:
+        # Cameras and old video chains enhance edges; without this, halos pass for pasting.
+        soft = cv2.GaussianBlur(part, (0, 0), rng.uniform(0.7, 2.0))
+        extra = rng.uniform(0.3, 1.5)
+        part = cv2.addWeighted(part, 1 + extra, soft, -extra, 0)
+    if rng.random() < 0.7:
         part = colour(part, rng, 1.0)
+    if rng.random() < 0.3:
+        # Studio light and television colour: far more saturated than the telephones of the data.
+        grey = cv2.cvtColor(cv2.cvtColor(part, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+        keep = rng.uniform(1.1, 2.0)
+        part = cv2.addWeighted(part, keep, grey, 1 - keep, 0)
     if rng.random() < 0.08:
         part = cv2.cvtColor(cv2.cvtColor(part, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    if rng.random() < 0.2:
-        part = noise(part, rng, rng.uniform(1, 10))
+    if rng.random() < 0.35:
+        part = noise(part, rng, rng.uniform(1, 14))
     if rng.random() < 0.75:
         part = jpeg(part, int(rng.integers(30, 96)))
     part = stretch(np.ascontiguousarray(part), SIZE, SIZE)

@@ -2,7 +2,7 @@
 """Trains the face-swap network.
 
     MALLOC_MMAP_THRESHOLD_=1000000000 MALLOC_TRIM_THRESHOLD_=1000000000 MALLOC_ARENA_MAX=2 \
-    train.py --data ../shared/data --work DIR --base efficientnet-lite0-57934424.pth --epochs 3
+    train.py --data ../shared/data --work DIR --base efficientnet-lite0-57934424.pth --epochs 1.6
 
 Needs the arrays of prepare.py in DIR. An epoch is one pass over the DFDC fakes. Writes to --out:
 checkpoint.pt (everything that --resume needs), log.jsonl, and face-swap-fast.safetensors, the
