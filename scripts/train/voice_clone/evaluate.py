@@ -76,12 +76,19 @@ def platt(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> tuple[
     a, b = 1.0, 0.0
     n1, n0 = labels.sum(), (1 - labels).sum()
     target = np.where(labels == 1, (n1 + 1) / (n1 + 2), 1 / (n0 + 2))
+    def loss(a: float, b: float) -> float:
+        z = a * scores + b
+        return float(weights @ (np.logaddexp(0, z) - target * z))
+
     for _ in range(100):
         p = 1 / (1 + np.exp(-np.clip(a * scores + b, -40, 40)))
         x = np.stack([scores, np.ones_like(scores)])
         grad = x @ (weights * (p - target))
         hess = (x * (weights * p * (1 - p))) @ x.T + 1e-9 * np.eye(2)
         da, db = np.linalg.solve(hess, grad)
+        # A full step can overshoot from far away and then never come back.
+        while loss(a - da, b - db) > loss(a, b) and abs(da) + abs(db) > 1e-9:
+            da, db = da / 2, db / 2
         a, b = a - da, b - db
         if abs(da) + abs(db) < 1e-9:
             break
