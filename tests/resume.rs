@@ -106,6 +106,40 @@ fn kill_minus_nine_at_ten_moments() {
 }
 
 #[test]
+fn an_interrupt_ends_cleanly_and_keeps_what_is_done() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let media = library(dir.path());
+    let store = dir.path().join("store.sqlite");
+    let child = Command::new(PROGRAM)
+        .args(["scan", "--format", "jsonl", "--jobs", "1", "--store"])
+        .args([&store, &media])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    // Until the first results are kept; the whole scan takes far longer than that.
+    let results = || {
+        rusqlite::Connection::open_with_flags(&store, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)
+            .and_then(|db| db.query_row("SELECT count(*) FROM results", [], |r| r.get::<_, i64>(0)))
+            .unwrap_or(0)
+    };
+    let started = Instant::now();
+    while results() < 2 && started.elapsed() < Duration::from_secs(60) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // SAFETY: kill takes plain numbers; the child has not been waited for yet.
+    unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
+    let interrupted = common::finish(child.wait_with_output().expect("it ends"));
+    assert_eq!(interrupted.code, Some(130), "{}", interrupted.stderr);
+    let kept = interrupted.reports.len();
+    assert!((2..30).contains(&kept), "{kept} reports: {}", interrupted.stderr);
+    assert_eq!(results(), kept as i64, "what was reported is kept");
+    let rerun = scan_within(Duration::from_secs(300), &[&media, &"--store", &store]);
+    assert_eq!((rerun.code, rerun.reports.len()), (Some(0), 30), "{}", rerun.stderr);
+}
+
+#[test]
 fn results_do_not_depend_on_the_number_of_jobs() {
     let dir = tempfile::tempdir().expect("a temporary folder");
     let media = library(dir.path());

@@ -7,7 +7,7 @@ use std::{
     ops::ControlFlow,
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use sha2::{Digest, Sha256};
@@ -199,20 +199,37 @@ fn decode(
         }
     };
     let left_out = source.left_out().to_vec();
-    let decoded = source.decode(&options, &mut |event| {
-        if stop.load(Ordering::Relaxed) {
-            stopped = true;
-            return ControlFlow::Break(());
-        }
-        match take(event) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(e) => {
-                broken = Some(e);
-                ControlFlow::Break(())
+    // Between two samples a decoder may work for long without an event: a watch tells it to stop.
+    let flag = source.stop_flag();
+    let done = AtomicBool::new(false);
+    let decoded = std::thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                if stop.load(Ordering::Relaxed) {
+                    flag.store(true, Ordering::Relaxed);
+                    return;
+                }
+                std::thread::park_timeout(Duration::from_millis(100));
             }
-        }
+        });
+        let decoded = source.decode(&options, &mut |event| {
+            if stop.load(Ordering::Relaxed) {
+                stopped = true;
+                return ControlFlow::Break(());
+            }
+            match take(event) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(e) => {
+                    broken = Some(e);
+                    ControlFlow::Break(())
+                }
+            }
+        });
+        done.store(true, Ordering::Relaxed);
+        watch.thread().unpark();
+        decoded
     });
-    if stopped {
+    if stopped || stop.load(Ordering::Relaxed) {
         return Ok(false);
     }
     // What was decoded before a fault is judged all the same.
