@@ -5,10 +5,12 @@ use super::Activation;
 use super::matrix::{Bounds, exponential};
 use super::simd::{Isa, Kernel, Simd};
 
-/// Output pixels that share the loads of a kernel row.
+/// Output pixels that share the loads of a kernel row: as many as the registers hold with their
+/// input.
 const TILE: usize = 4;
+const WIDE_TILE: usize = 8;
 /// The most input pixels that a tile of the kernels compiled as constants meets in a row.
-const REACH: usize = (TILE - 1) * 2 + 5;
+const REACH: usize = (WIDE_TILE - 1) * 2 + 5;
 
 /// Weights and what else stays the same over all calls.
 pub(super) struct Depthwise {
@@ -77,6 +79,18 @@ impl DepthwiseRows<'_> {
                 let mut ox = 0;
                 // SAFETY: `ox + T <= out_w`.
                 unsafe {
+                    while S::WIDE && ox + WIDE_TILE <= self.out_w {
+                        if lanes == S::LANES {
+                            self.tile::<S, WIDE_TILE, NEAR, true>(
+                                row, ox, c, lanes, kh, kw, stride,
+                            );
+                        } else {
+                            self.tile::<S, WIDE_TILE, NEAR, false>(
+                                row, ox, c, lanes, kh, kw, stride,
+                            );
+                        }
+                        ox += WIDE_TILE;
+                    }
                     while ox + TILE <= self.out_w {
                         if lanes == S::LANES {
                             self.tile::<S, TILE, NEAR, true>(row, ox, c, lanes, kh, kw, stride);
