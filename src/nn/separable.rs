@@ -13,7 +13,9 @@ use super::conv::{Conv2d, Weights, for_each_task, multiply};
 use super::depthwise::{Depthwise, DepthwiseRows, Target};
 use super::matrix::{Line, Packed, Product, Rows, ToBf16};
 use super::simd::dispatch;
-use super::{ALONE, Activation, Output, OutputPtr, Padding, Precision, contiguous, nhwc, shaped};
+use super::{
+    ALONE, Activation, LINE_VALUES, Output, OutputPtr, Padding, Precision, contiguous, nhwc, shaped,
+};
 
 /// An inverted residual block (Sandler et al.: "MobileNetV2", CVPR 2018) or a part of one:
 /// pointwise convolution, depthwise convolution, pointwise convolution, and the block's input added
@@ -153,6 +155,12 @@ pub(super) struct Stages<'a> {
 /// Bytes of padded rows between the first and the second layer that are in work at a time: they
 /// share the second-level cache with what comes after and with the weights.
 const STRIPE: usize = 192 * 1024;
+/// Values between pixels of `channels` channels there: whole cache lines, an odd number of them,
+/// so that neighbouring pixels do not fall on the same few places of the first-level cache.
+fn pixel_stride(channels: usize) -> usize {
+    (channels.div_ceil(LINE_VALUES) | 1) * LINE_VALUES
+}
+
 /// A picture of at most so many input pixels is taken whole, some channels at a time; a larger one
 /// in stripes of rows, all channels at a time.
 const SMALL: usize = 24 * 24;
@@ -251,7 +259,8 @@ impl Stages<'_> {
         let [out_h, out_w] = self.out_size;
         let (c, (kh, _), (stride, _)) =
             (self.depthwise.c, self.depthwise.kernel, self.depthwise.stride);
-        let line = self.padded_w() * c;
+        let pixel = pixel_stride(c);
+        let line = self.padded_w() * pixel;
         // Output rows a stripe.
         let fits = (STRIPE / (line * size_of::<f32>()).max(1)).max(kh);
         let height = ((fits - kh) / stride + 1).min(rows.len());
@@ -290,6 +299,7 @@ impl Stages<'_> {
                     [image, 1],
                     done..last,
                     padded.add((done - top) * line),
+                    pixel,
                     0..c,
                 );
             }
@@ -301,7 +311,7 @@ impl Stages<'_> {
                 op: self.depthwise,
                 channels: 0..c,
                 input: padded,
-                pixel: c,
+                pixel,
                 line,
                 rows: to - from,
                 out_w,
@@ -374,12 +384,12 @@ impl Stages<'_> {
         let slabs = c.div_ceil(slab);
         let task = |scratch: &mut Scratch, t: usize| {
             let channels = t * slab..((t + 1) * slab).min(c);
-            let pixel = channels.len();
+            let pixel = pixel_stride(channels.len());
             let padded = room(&mut scratch.padded, n * plane * pixel);
             // SAFETY: the buffer holds all pictures with their zeros; the set was checked when the
             // layers were made; each task has its own channels of `inner`.
             unsafe {
-                self.fill(&mut scratch.fill, [0, n], 0..padded_h, padded, channels.clone());
+                self.fill(&mut scratch.fill, [0, n], 0..padded_h, padded, pixel, channels.clone());
                 for image in 0..n {
                     let at = image * out_h * out_w * width + channels.start;
                     let target = if bf16 {
@@ -409,7 +419,7 @@ impl Stages<'_> {
 
     /// Writes padded rows `rows` of the pictures `[first, number]` to `to`: what the first layer
     /// makes of the input (the input itself where there is no such layer), and zeros around it.
-    /// Pixels hold the `channels` alone.
+    /// Pixels hold the `channels` alone and are `pixel` values apart.
     ///
     /// # Safety
     /// `to` has room for these rows of all these pictures.
@@ -419,11 +429,11 @@ impl Stages<'_> {
         [first, number]: [usize; 2],
         rows: std::ops::Range<usize>,
         to: *mut f32,
+        pixel: usize,
         channels: std::ops::Range<usize>,
     ) {
         let [_, h, w] = self.size;
         let p = self.padding;
-        let pixel = channels.len();
         let line = self.padded_w() * pixel;
         // Rows of the picture among them.
         let from = rows.start.clamp(p.top, p.top + h);
@@ -462,7 +472,7 @@ impl Stages<'_> {
                         } else {
                             for i in 0..w {
                                 x.add(i * self.inputs)
-                                    .copy_to_nonoverlapping(at.add(i * pixel), pixel);
+                                    .copy_to_nonoverlapping(at.add(i * pixel), channels.len());
                             }
                         }
                     }
