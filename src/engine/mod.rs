@@ -102,8 +102,10 @@ impl Engine {
         };
         let networks = owner::Networks::load(weights, &device, &options.detectors)?;
         let mut sums = BTreeMap::new();
+        let mut precisions = BTreeMap::new();
         for name in networks.names() {
             sums.insert(name.to_owned(), weights.entry(name)?.sha256.clone());
+            precisions.insert(name, weights.precision(name, &device)?);
         }
         let mut kinds = options.detectors.clone();
         kinds.sort();
@@ -116,6 +118,7 @@ impl Engine {
             options: BTreeMap::from([
                 ("detectors".to_owned(), serde_json::json!(names)),
                 ("fps".to_owned(), serde_json::json!(options.fps)),
+                ("precision".to_owned(), serde_json::json!(precisions)),
             ]),
         };
         Ok(Self { options, networks, info })
