@@ -7,9 +7,10 @@
 //! tasks are taken one by one, by whoever is there.
 
 use std::cell::{Cell, UnsafeCell};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::{JoinHandle, Thread};
+use std::time::{Duration, Instant};
 
 /// A layer's task, by number.
 type Task<'a> = &'a (dyn Fn(usize) + Sync);
@@ -23,14 +24,27 @@ thread_local! {
 
 /// How often a thread looks for work before it lets others run in between: some tens of
 /// microseconds.
-const SPINS: u32 = 2048;
+const SPINS: u32 = 1024;
+/// How long a helper waits for the next network before it sleeps: longer than what lies between
+/// two batches, because a helper that slept comes late to the first layers.
+const AWAKE: Duration = Duration::from_millis(2);
 
 /// Threads that help one leader at a time.
 pub(super) struct Team {
     state: Arc<State>,
     helpers: Vec<Thread>,
+    seats: Arc<Vec<Seat>>,
     /// Until they end, after the team was dropped.
     _handles: Vec<JoinHandle<()>>,
+}
+
+/// Where a helper is.
+#[derive(Default)]
+struct Seat {
+    /// The system's number of the thread.
+    thread: AtomicI32,
+    /// The processor that it ran on last.
+    processor: AtomicI32,
 }
 
 #[derive(Default)]
@@ -135,15 +149,16 @@ impl Team {
     pub(super) fn new(threads: usize) -> Self {
         let threads = threads.max(1);
         let state = Arc::new(State { threads, ..State::default() });
+        let seats: Arc<Vec<Seat>> = Arc::new((1..threads).map(|_| Seat::default()).collect());
         let handles: Vec<_> = (1..threads)
             .map_while(|i| {
-                let state = Arc::clone(&state);
+                let (state, seats) = (Arc::clone(&state), Arc::clone(&seats));
                 let builder = std::thread::Builder::new().name(format!("nn-{i}"));
-                builder.spawn(move || state.help()).ok()
+                builder.spawn(move || state.help(&seats[i - 1])).ok()
             })
             .collect();
         let helpers = handles.iter().map(|handle| handle.thread().clone()).collect();
-        Self { state, helpers, _handles: handles }
+        Self { state, helpers, seats, _handles: handles }
     }
 
     /// Runs `f` on this thread, which leads the team meanwhile: tasks of operations in `f` are
@@ -162,8 +177,14 @@ impl Team {
         }
         let _end = End(&self.state);
         let _led = Set::new(&LED, Some(Arc::as_ptr(&self.state)));
-        for helper in &self.helpers {
-            helper.unpark();
+        let here = place::processor();
+        for (helper, seat) in self.helpers.iter().zip(self.seats.iter()) {
+            let thread = seat.thread.load(Ordering::Relaxed);
+            if thread != 0 && seat.processor.load(Ordering::Relaxed) == here {
+                place::wake_elsewhere(thread, here, || helper.unpark());
+            } else {
+                helper.unpark();
+            }
         }
         f(self.state.threads)
     }
@@ -216,19 +237,26 @@ impl State {
     }
 
     /// A helper's life.
-    fn help(&self) {
+    fn help(&self, seat: &Seat) {
         ALONE.set(true);
+        seat.processor.store(place::processor(), Ordering::Relaxed);
+        seat.thread.store(place::thread(), Ordering::Relaxed);
         let mut wait = Wait(0);
+        let mut since = Instant::now();
         while !self.ended.load(Ordering::SeqCst) {
             let tasks = self.tasks.load(Ordering::Relaxed);
             if self.open.load(Ordering::Relaxed) && self.next.load(Ordering::Relaxed) < tasks {
                 self.join();
+                seat.processor.store(place::processor(), Ordering::Relaxed);
                 wait = Wait(0);
-            } else if self.led.load(Ordering::SeqCst) || wait.is_awake() {
+                since = Instant::now();
+            } else if self.led.load(Ordering::SeqCst) || !wait.is_long() || since.elapsed() < AWAKE
+            {
                 wait.a_little();
             } else {
                 std::thread::park();
                 wait = Wait(0);
+                since = Instant::now();
             }
         }
     }
@@ -249,17 +277,74 @@ impl State {
     }
 }
 
+/// On which processors threads run.
+///
+/// The system lets a woken thread stay on the processor where it slept even if the thread that
+/// woke it runs there: on virtual machines a processor that has been idle for long does not count
+/// as free. The helper then waits for milliseconds behind its leader, longer than a network takes.
+#[cfg(target_os = "linux")]
+mod place {
+    pub fn processor() -> i32 {
+        // SAFETY: no arguments; -1 where the system cannot tell.
+        unsafe { libc::sched_getcpu() }
+    }
+
+    pub fn thread() -> i32 {
+        // SAFETY: no arguments.
+        unsafe { libc::gettid() }
+    }
+
+    /// Wakes a thread of this program on another processor than `here`, if it may run on one.
+    /// It is free to run anywhere afterwards.
+    pub fn wake_elsewhere(thread: i32, here: i32, wake: impl FnOnce()) {
+        let size = size_of::<libc::cpu_set_t>();
+        // SAFETY: the sets are plain bits, read and written within their size; where the system
+        // refuses (a set too small for its processors), nothing is changed.
+        unsafe {
+            let mut all: libc::cpu_set_t = std::mem::zeroed();
+            if !(0..libc::CPU_SETSIZE).contains(&here)
+                || libc::sched_getaffinity(thread, size, &mut all) != 0
+            {
+                return wake();
+            }
+            let mut others = all;
+            libc::CPU_CLR(here as usize, &mut others);
+            let moved =
+                libc::CPU_COUNT(&others) > 0 && libc::sched_setaffinity(thread, size, &others) == 0;
+            wake();
+            if moved {
+                libc::sched_setaffinity(thread, size, &all);
+            }
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod place {
+    pub fn processor() -> i32 {
+        -1
+    }
+
+    pub fn thread() -> i32 {
+        0
+    }
+
+    pub fn wake_elsewhere(_thread: i32, _here: i32, wake: impl FnOnce()) {
+        wake();
+    }
+}
+
 /// Waiting awake, but not for ever at the cost of threads that have work.
 struct Wait(u32);
 
 impl Wait {
-    fn is_awake(&self) -> bool {
-        self.0 < SPINS
+    fn is_long(&self) -> bool {
+        self.0 >= SPINS
     }
 
     fn a_little(&mut self) {
         self.0 = self.0.saturating_add(1);
-        if self.is_awake() { std::hint::spin_loop() } else { std::thread::yield_now() }
+        if self.is_long() { std::thread::yield_now() } else { std::hint::spin_loop() }
     }
 }
 
