@@ -11,9 +11,9 @@ use candle_core::{DType, Device, Tensor};
 use veriscope::models::efficientnet_lite::EfficientNetLite;
 use veriscope::models::silero_vad::{SileroVad, VadState};
 use veriscope::models::voice_cnn::VoiceCnn;
-use veriscope::models::weights::{Tensors, WeightStore};
+use veriscope::models::weights::{PrecisionChoice, Tensors, WeightStore};
 use veriscope::models::yunet::{RawFace, YuNet};
-use veriscope::nn::sigmoid;
+use veriscope::nn::{Precision, sigmoid};
 use veriscope::speech::features::{Features, WINDOW};
 
 const TOLERANCE: f32 = 1e-4;
@@ -28,8 +28,12 @@ fn golden(name: &str) -> HashMap<String, Tensor> {
 }
 
 fn load(name: &str) -> Tensors {
+    load_in(PrecisionChoice::F32, name)
+}
+
+fn load_in(precision: PrecisionChoice, name: &str) -> Tensors {
     let store = WeightStore::open(Some(&root().join("weights"))).unwrap();
-    store.load(name, &Device::Cpu).unwrap()
+    store.with_precision(precision).load(name, &Device::Cpu).unwrap()
 }
 
 fn flat(t: &Tensor) -> Vec<f32> {
@@ -189,4 +193,28 @@ fn the_voice_clone_network_answers_as_pytorch_does() {
     let second = net.forward(&windows[1..]).unwrap();
     assert_eq!(second[0].to_bits(), logits[1].to_bits());
     assert!(net.forward(&[&waves[..100]]).is_err());
+}
+
+/// How far, says the model card; here only that bf16 is on where the machine has it, and that it
+/// rounds and does nothing else.
+#[test]
+fn the_networks_answer_in_bf16_nearly_as_in_f32() {
+    let face = golden("face_swap_fast");
+    let x = channels_last(&face["input"]);
+    let voice = golden("voice_clone_fast");
+    let wave = flat(&voice["wave"]);
+    let windows: Vec<&[f32]> = wave.chunks(WINDOW).collect();
+    let answers = |precision| {
+        let face = EfficientNetLite::new(&load_in(precision, "face-swap-fast")).unwrap();
+        let voice = VoiceCnn::new(&load_in(precision, "voice-clone-fast")).unwrap();
+        [face.forward(&x).unwrap(), voice.forward(&windows).unwrap()]
+    };
+    let exact = answers(PrecisionChoice::F32);
+    let rounded = answers(PrecisionChoice::Auto);
+    let has_bf16 = Precision::Bf16.here() == Precision::Bf16;
+    for (exact, rounded) in exact.iter().zip(&rounded) {
+        let off = exact.iter().zip(rounded).map(|(e, r)| (e - r).abs()).fold(0.0, f32::max);
+        assert!(off < 0.2, "logits are off by {off}");
+        assert_eq!(off > 0.0, has_bf16, "logits are off by {off}");
+    }
 }

@@ -133,10 +133,8 @@ impl YuNet {
                 Conv2d::new(&weight, Some(&bias), config)
                     .map_err(|e| tensors.unfit(&format!("bbox_head.*.{level}.{kind}"), &e))
             };
-            let pointwise = made(
-                "conv1",
-                ConvConfig { precision: tensors.precision(), ..ConvConfig::default() },
-            )?;
+            // The last layers say where a face is to a fraction of a cell: always f32.
+            let pointwise = made("conv1", ConvConfig::default())?;
             let depthwise = made("conv2", depthwise_config(HEAD, Activation::None))?;
             Separable::new(Some(pointwise), depthwise, None, false)
                 .map_err(|e| tensors.unfit(&format!("bbox_head.*.{level}"), &e))

@@ -155,7 +155,7 @@ pub(super) struct Stages<'a> {
 
 /// Bytes of padded rows between the first and the second layer that are in work at a time: they
 /// share the second-level cache with what comes after and with the weights.
-const STRIPE: usize = 192 * 1024;
+const STRIPE: usize = 384 * 1024;
 /// Values between pixels of `channels` channels there: whole cache lines, an odd number of them,
 /// so that neighbouring pixels do not fall on the same few places of the first-level cache.
 fn pixel_stride(channels: usize) -> usize {
