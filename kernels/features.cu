@@ -1,5 +1,7 @@
 // The spectral front end of src/speech/features.rs: level, Fourier transforms, power in bands, and
-// how it moves around each band's mean. Sums over a window are f64, as on the CPU.
+// how it moves around each band's mean. Sums over a window are f64, as on the CPU. The transform is
+// f64 too: it is little work, and what a loud partial's rounding adds to a quiet band would be the
+// greatest difference from the CPU otherwise.
 #include "common.cuh"
 
 // As src/nn/gpu/features.rs lays it out.
@@ -36,8 +38,8 @@ __device__ __forceinline__ double sum_of_all(LevelShared& shared, double mine) {
 }
 
 struct FftShared {
-    float re[2][FFT];
-    float im[2][FFT];
+    double re[2][FFT];
+    double im[2][FFT];
 };
 
 struct LogShared {
@@ -73,7 +75,7 @@ extern "C" __global__ void __launch_bounds__(BUTTERFLIES)
 // power: [n, bands, frames]. A block transforms two frames as the real and the imaginary part of
 // one; grid: pairs of frames by windows.
 extern "C" __global__ void __launch_bounds__(BUTTERFLIES)
-    spectrum_power(const float* samples, const float* levels, const float* tables, float* power,
+    spectrum_power(const float* samples, const float* levels, const double* tables, float* power,
                    SpectrumParams p) {
     SHARED(FftShared, shared);
     const long long n = blockIdx.x;
@@ -84,8 +86,10 @@ extern "C" __global__ void __launch_bounds__(BUTTERFLIES)
     const float mean = levels[2 * n], gain = levels[2 * n + 1];
     for (int i = thread; i < FFT; i += BUTTERFLIES) {
         const int at = frame * p.hop + i;
-        shared.re[0][i] = (window[at] - mean) * gain * tables[i];
-        shared.im[0][i] = both ? (window[at + p.hop] - mean) * gain * tables[i] : 0.0f;
+        const float hann = static_cast<float>(tables[i]);
+        shared.re[0][i] = static_cast<double>((window[at] - mean) * gain * hann);
+        shared.im[0][i] =
+            both ? static_cast<double>((window[at + p.hop] - mean) * gain * hann) : 0.0;
     }
     __syncthreads();
     // Stockham's form, radix 2: needs no bit reversal. Before a stage, runs of `run` values are
@@ -95,10 +99,10 @@ extern "C" __global__ void __launch_bounds__(BUTTERFLIES)
         const int run = 1 << stage;
         const int k = thread & (run - 1);
         const int turn = k * (FFT / 2 / run);
-        const float c = tables[FFT + turn], s = tables[FFT + FFT / 2 + turn];
-        const float ar = shared.re[from][thread], ai = shared.im[from][thread];
-        const float br = shared.re[from][thread + FFT / 2], bi = shared.im[from][thread + FFT / 2];
-        const float tr = br * c - bi * s, ti = br * s + bi * c;
+        const double c = tables[FFT + turn], s = tables[FFT + FFT / 2 + turn];
+        const double ar = shared.re[from][thread], ai = shared.im[from][thread];
+        const double br = shared.re[from][thread + FFT / 2], bi = shared.im[from][thread + FFT / 2];
+        const double tr = br * c - bi * s, ti = br * s + bi * c;
         const int to = (thread - k) * 2 + k;
         shared.re[from ^ 1][to] = ar + tr;
         shared.im[from ^ 1][to] = ai + ti;
@@ -108,20 +112,20 @@ extern "C" __global__ void __launch_bounds__(BUTTERFLIES)
         __syncthreads();
     }
     if (thread < p.bands) {
-        float first = 0.0f, second = 0.0f;
+        double first = 0.0, second = 0.0;
         for (int i = 0; i < 2; ++i) {
             const int bin = p.first_bin + 2 * thread + i;
-            const float zr = shared.re[from][bin], zi = shared.im[from][bin];
-            const float mr = shared.re[from][FFT - bin], mi = shared.im[from][FFT - bin];
-            const float ar = 0.5f * (zr + mr), ai = 0.5f * (zi - mi);
-            const float br = 0.5f * (zi + mi), bi = 0.5f * (mr - zr);
+            const double zr = shared.re[from][bin], zi = shared.im[from][bin];
+            const double mr = shared.re[from][FFT - bin], mi = shared.im[from][FFT - bin];
+            const double ar = 0.5 * (zr + mr), ai = 0.5 * (zi - mi);
+            const double br = 0.5 * (zi + mi), bi = 0.5 * (mr - zr);
             first += ar * ar + ai * ai;
             second += br * br + bi * bi;
         }
         float* to = power + ((n * p.bands + thread) * p.frames + frame);
-        to[0] = first;
+        to[0] = static_cast<float>(first);
         if (both) {
-            to[1] = second;
+            to[1] = static_cast<float>(second);
         }
     }
 }

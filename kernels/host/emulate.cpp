@@ -267,3 +267,11 @@ extern "C" const char* emulate_launch(const char* name, const unsigned* grid, co
     }
     return nullptr;
 }
+
+// Bytes of each parameter struct, in a fixed order, to be compared with the Rust side's.
+extern "C" void emulate_sizes(size_t sizes[8]) {
+    const size_t all[8] = {sizeof(ConvParams), sizeof(DepthwiseParams), sizeof(PoolParams),
+                           sizeof(SpectrumParams), sizeof(Surface), sizeof(Crop),
+                           sizeof(Affine), sizeof(Target)};
+    memcpy(sizes, all, sizeof all);
+}

@@ -10,7 +10,10 @@
 //! rayon pool.
 
 mod conv;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod depthwise;
+pub mod gpu;
 mod matrix;
 mod pool;
 mod simd;
