@@ -1,7 +1,6 @@
 // The spectral front end of src/speech/features.rs: level, Fourier transforms, power in bands, and
 // how it moves around each band's mean. Sums over a window are f64, as on the CPU. The transform is
-// f64 too: it is little work, and what a loud partial's rounding adds to a quiet band would be the
-// greatest difference from the CPU otherwise.
+// f64 too: it is little work, and so only the CPU's own rounding is left between the two.
 #include "common.cuh"
 
 // As src/nn/gpu/features.rs lays it out.

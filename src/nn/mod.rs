@@ -187,7 +187,7 @@ fn shaped(raw: &Tensor, shape: impl Into<Shape>) -> Result<Tensor> {
 
 /// Runs a network over a batch in groups of at most `group` inputs, groups in parallel, so that
 /// what passes between its layers stays in the cache. By this room's rule the groups change no
-/// bit of the result.
+/// bit of the result. On a GPU the whole batch goes together.
 ///
 /// # Errors
 /// The first group's that fails.
@@ -198,6 +198,10 @@ pub fn in_groups<T: Send>(
 ) -> Result<Vec<T>> {
     let n = x.dim(0)?;
     let group = group.max(1);
+    if !x.device().is_cpu() {
+        // A GPU has no use for small groups, and its stream may be the calling thread's own.
+        return run(x);
+    }
     // Inside the pool from here on, so that the operations need not enter it one by one.
     rayon::scope(|_| {
         if n <= group {

@@ -310,5 +310,8 @@ pub fn depthwise(
     let threads = (shape.output[2].div_ceil(tile) as u64).saturating_mul(groups as u64);
     let rows = (shape.output[0] as u64).saturating_mul(shape.output[1] as u64);
     let grid = grid(op, &shape.output, [rows, threads.div_ceil(128), 1])?;
-    Ok((Launch { module: Module::Depthwise, kernel: kinds[kind], grid, block: [128, 1, 1] }, params))
+    Ok((
+        Launch { module: Module::Depthwise, kernel: kinds[kind], grid, block: [128, 1, 1] },
+        params,
+    ))
 }

@@ -76,7 +76,9 @@ fn grid(op: &str, shape: &[usize], blocks: [u64; 3]) -> Result<[u32; 3]> {
     for ((to, from), limit) in grid.iter_mut().zip(blocks).zip(limits) {
         *to = match u32::try_from(from) {
             Ok(blocks) if from <= limit && from > 0 => blocks,
-            _ => bail!("{op}: shape {shape:?} needs a grid of {blocks:?} blocks, at most {limits:?}"),
+            _ => {
+                bail!("{op}: shape {shape:?} needs a grid of {blocks:?} blocks, at most {limits:?}")
+            }
         };
     }
     Ok(grid)

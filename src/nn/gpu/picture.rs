@@ -297,8 +297,10 @@ impl Target {
                 first: small(first)?,
             };
             let grid = grid("picture", &[n, canvas.1, canvas.0, 3], blocks)?;
-            launches
-                .push((Launch { module: Module::Picture, kernel, grid, block: [16, 16, 1] }, params));
+            launches.push((
+                Launch { module: Module::Picture, kernel, grid, block: [16, 16, 1] },
+                params,
+            ));
         }
         Ok(launches)
     }
