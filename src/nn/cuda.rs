@@ -27,7 +27,7 @@ use super::gpu::conv::{self, ConvParams, ConvShape, DepthwiseParams, Tile};
 use super::gpu::features::{self, Spectrum, SpectrumParams};
 use super::gpu::picture::{Affine, Crop, Surface, Target, TargetParams};
 use super::gpu::pool::{self, PoolParams};
-use super::gpu::{Launch, Module, Precision};
+use super::gpu::{Launch, Module, ValueType};
 
 impl Module {
     fn name(self) -> &'static str {
@@ -63,15 +63,15 @@ unsafe impl DeviceRepr for TargetParams {}
 
 /// A type that activations are stored in.
 trait Stored: CudaDType + DeviceRepr + 'static {
-    const PRECISION: Precision;
+    const VALUES: ValueType;
 }
 
 impl Stored for f32 {
-    const PRECISION: Precision = Precision::F32;
+    const VALUES: ValueType = ValueType::F32;
 }
 
 impl Stored for f16 {
-    const PRECISION: Precision = Precision::F16;
+    const VALUES: ValueType = ValueType::F16;
 }
 
 /// No residual.
@@ -245,7 +245,7 @@ fn convolve<T: Stored>(
     let residual_offset = residual.as_ref().map(|(_, offset)| *offset);
     match &weights.half {
         Some(half) => {
-            let tile = Tile::best(shape, T::PRECISION);
+            let tile = Tile::best(shape, T::VALUES);
             let (what, params) = conv::standard(op, shape, tile, x_offset, residual_offset)?;
             let function = kernel(op, device, &what)?;
             let mut arguments = function.builder();
@@ -266,8 +266,7 @@ fn convolve<T: Stored>(
             unsafe { start(op, &what, &mut arguments)? };
         }
         None => {
-            let (what, params) =
-                conv::depthwise(op, shape, T::PRECISION, x_offset, residual_offset)?;
+            let (what, params) = conv::depthwise(op, shape, T::VALUES, x_offset, residual_offset)?;
             let function = kernel(op, device, &what)?;
             let mut arguments = function.builder();
             arguments.arg(&x).arg(&weights.weights).arg(&weights.bias);
@@ -307,7 +306,7 @@ fn max_pool_as<T: Stored>(
     let mut y = output::<T>(device, len)?;
     if len > 0 {
         let (x, offset) = view::<T>(op, storage, layout)?;
-        let (what, params) = pool::max_pool(op, shape, T::PRECISION, offset)?;
+        let (what, params) = pool::max_pool(op, shape, T::VALUES, offset)?;
         let function = kernel(op, device, &what)?;
         let mut arguments = function.builder();
         arguments.arg(&x).arg(&mut y).arg(&params);
@@ -344,7 +343,7 @@ fn upsample_add_as<T: Stored>(
     if len > 0 {
         let (x, x_offset) = view::<T>(op, x.0, x.1)?;
         let (small, small_offset) = view::<T>(op, small.0, small.1)?;
-        let (what, params) = pool::upsample_add(op, shape, T::PRECISION, [x_offset, small_offset])?;
+        let (what, params) = pool::upsample_add(op, shape, T::VALUES, [x_offset, small_offset])?;
         let function = kernel(op, device, &what)?;
         let mut arguments = function.builder();
         arguments.arg(&x).arg(&small).arg(&mut y).arg(&params);
@@ -380,7 +379,7 @@ fn statistics_as<T: Stored>(
     let mut y = output::<f32>(device, n * width)?;
     if n * width > 0 {
         let (x, _) = view::<T>(op, storage, layout)?;
-        let (what, params) = pool::statistics(op, shape, T::PRECISION)?;
+        let (what, params) = pool::statistics(op, shape, T::VALUES)?;
         let eps = eps.unwrap_or(-1.0);
         let function = kernel(op, device, &what)?;
         let mut arguments = function.builder();

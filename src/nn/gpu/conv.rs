@@ -2,7 +2,7 @@
 
 use candle_core::{Result, bail};
 
-use super::{Launch, Module, Precision, activation_code, axis, grid, moves_fours};
+use super::{Launch, Module, ValueType, activation_code, axis, grid, moves_fours};
 use crate::nn::Activation;
 
 /// A convolution as the launch sees it. A linear layer is one over pictures of one pixel.
@@ -175,15 +175,15 @@ impl Tile {
 
     /// Large tiles where they are enough to fill a GPU. The batch may count here, because both
     /// f32 tiles give the same bits.
-    pub fn best(shape: &ConvShape, precision: Precision) -> Self {
+    pub fn best(shape: &ConvShape, values: ValueType) -> Self {
         let pixels = shape.output[..3].iter().product::<usize>();
         let channels = shape.output[3];
-        match precision {
-            Precision::F16 => Self::Half,
-            Precision::F32 if channels > 32 && pixels / 128 * channels.div_ceil(64) >= 256 => {
+        match values {
+            ValueType::F16 => Self::Half,
+            ValueType::F32 if channels > 32 && pixels / 128 * channels.div_ceil(64) >= 256 => {
                 Self::Large
             }
-            Precision::F32 => Self::Small,
+            ValueType::F32 => Self::Small,
         }
     }
 }
@@ -258,7 +258,7 @@ pub fn standard(
 pub fn depthwise(
     op: &str,
     shape: &ConvShape,
-    precision: Precision,
+    values: ValueType,
     x_offset: usize,
     residual_offset: Option<usize>,
 ) -> Result<(Launch, DepthwiseParams)> {
@@ -280,17 +280,17 @@ pub fn depthwise(
     };
     let channels = shape.input[3];
     let fours = moves_fours(channels, x_offset) && residual_offset.unwrap_or(0).is_multiple_of(4);
-    let kinds = match (precision, fours) {
-        (Precision::F32, false) => ["depthwise_f32_scalar"; 5],
-        (Precision::F16, false) => ["depthwise_f16_scalar"; 5],
-        (Precision::F32, true) => [
+    let kinds = match (values, fours) {
+        (ValueType::F32, false) => ["depthwise_f32_scalar"; 5],
+        (ValueType::F16, false) => ["depthwise_f16_scalar"; 5],
+        (ValueType::F32, true) => [
             "depthwise_f32_3_1",
             "depthwise_f32_3_2",
             "depthwise_f32_5_1",
             "depthwise_f32_5_2",
             "depthwise_f32_vector",
         ],
-        (Precision::F16, true) => [
+        (ValueType::F16, true) => [
             "depthwise_f16_3_1",
             "depthwise_f16_3_2",
             "depthwise_f16_5_1",

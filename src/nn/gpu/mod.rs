@@ -38,7 +38,7 @@ pub struct Launch {
 
 /// How activations are stored in device memory. Sums are f32 in both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Precision {
+pub enum ValueType {
     F32,
     /// Half; standard and pointwise convolutions run on the tensor cores.
     F16,
@@ -58,6 +58,7 @@ fn activation_code(activation: Activation) -> i32 {
         Activation::Relu6 => 2,
         Activation::Silu => 3,
         Activation::Sigmoid => 4,
+        Activation::Selu => 5,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use candle_core::Result;
 
-use super::{Launch, Module, Precision, axis, grid, moves_fours};
+use super::{Launch, Module, ValueType, axis, grid, moves_fours};
 
 /// `PoolParams` of `kernels/pool.cu`.
 #[repr(C)]
@@ -42,16 +42,16 @@ fn by_rows(
 pub fn max_pool(
     op: &str,
     shape: [usize; 4],
-    precision: Precision,
+    values: ValueType,
     offset: usize,
 ) -> Result<(Launch, PoolParams)> {
     let [n, h, w, c] = shape;
     let fours = moves_fours(c, offset);
-    let kernel = match (precision, fours) {
-        (Precision::F32, true) => "max_pool_f32_vector",
-        (Precision::F32, false) => "max_pool_f32_scalar",
-        (Precision::F16, true) => "max_pool_f16_vector",
-        (Precision::F16, false) => "max_pool_f16_scalar",
+    let kernel = match (values, fours) {
+        (ValueType::F32, true) => "max_pool_f32_vector",
+        (ValueType::F32, false) => "max_pool_f32_scalar",
+        (ValueType::F16, true) => "max_pool_f16_vector",
+        (ValueType::F16, false) => "max_pool_f16_scalar",
     };
     let groups = if fours { c / 4 } else { c };
     by_rows(op, shape, kernel, [n.saturating_mul(h / 2), w / 2, groups])
@@ -65,16 +65,16 @@ pub fn max_pool(
 pub fn upsample_add(
     op: &str,
     shape: [usize; 4],
-    precision: Precision,
+    values: ValueType,
     offsets: [usize; 2],
 ) -> Result<(Launch, PoolParams)> {
     let [n, h, w, c] = shape;
     let fours = offsets.iter().all(|offset| moves_fours(c, *offset));
-    let kernel = match (precision, fours) {
-        (Precision::F32, true) => "upsample_add_f32_vector",
-        (Precision::F32, false) => "upsample_add_f32_scalar",
-        (Precision::F16, true) => "upsample_add_f16_vector",
-        (Precision::F16, false) => "upsample_add_f16_scalar",
+    let kernel = match (values, fours) {
+        (ValueType::F32, true) => "upsample_add_f32_vector",
+        (ValueType::F32, false) => "upsample_add_f32_scalar",
+        (ValueType::F16, true) => "upsample_add_f16_vector",
+        (ValueType::F16, false) => "upsample_add_f16_scalar",
     };
     let groups = if fours { c / 4 } else { c };
     by_rows(op, shape, kernel, [n.saturating_mul(h), w, groups])
@@ -85,14 +85,10 @@ pub fn upsample_add(
 ///
 /// # Errors
 /// As [`max_pool`].
-pub fn statistics(
-    op: &str,
-    shape: [usize; 4],
-    precision: Precision,
-) -> Result<(Launch, PoolParams)> {
-    let kernel = match precision {
-        Precision::F32 => "statistics_f32",
-        Precision::F16 => "statistics_f16",
+pub fn statistics(op: &str, shape: [usize; 4], values: ValueType) -> Result<(Launch, PoolParams)> {
+    let kernel = match values {
+        ValueType::F32 => "statistics_f32",
+        ValueType::F16 => "statistics_f16",
     };
     let blocks = [shape[0] as u64, (shape[3] as u64).div_ceil(128), 1];
     let grid = grid(op, &shape, blocks)?;
