@@ -349,10 +349,6 @@ impl Case {
         let weights = Buffer::new(&packed.weights, 0);
         self.run::<T, _>(made.unwrap(), &weights, &Buffer::new(&packed.bias, 0))
     }
-
-    fn what(&self) -> String {
-        format!("{:?} skips {:?}", self.shape, self.skips)
-    }
 }
 
 // ---- convolutions --------------------------------------------------------------------------

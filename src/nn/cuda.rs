@@ -10,6 +10,7 @@
 //! each thread, and a tensor that one thread made is then not ordered before another's use of it.
 
 use std::any::TypeId;
+use std::cell::Cell;
 use std::sync::Arc;
 
 use candle_core::backend::{BackendDevice, BackendStorage};
@@ -74,6 +75,34 @@ impl Stored for f16 {
     const VALUES: ValueType = ValueType::F16;
 }
 
+/// What operations asked of a GPU: the least that any program for it must calculate and move.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Work {
+    pub launches: u64,
+    /// Multiplications and additions of convolutions and linear layers.
+    pub flops: u64,
+    /// Each operation's inputs, weights and output once.
+    pub bytes: u64,
+}
+
+thread_local! {
+    static WORK: Cell<Work> = const { Cell::new(Work { launches: 0, flops: 0, bytes: 0 }) };
+}
+
+/// What this thread's operations asked for since the last call.
+pub fn take_work() -> Work {
+    WORK.take()
+}
+
+fn count(launches: u64, flops: usize, bytes: usize) {
+    let work = WORK.get();
+    WORK.set(Work {
+        launches: work.launches + launches,
+        flops: work.flops + flops as u64,
+        bytes: work.bytes + bytes as u64,
+    });
+}
+
 /// No residual.
 const NULL: u64 = 0;
 
@@ -115,6 +144,7 @@ unsafe fn start(op: &str, what: &Launch, arguments: &mut LaunchArgs<'_>) -> Resu
     };
     // SAFETY: the caller's promise.
     unsafe { arguments.launch(config) }.map_err(|e| failed(op, what, e))?;
+    count(1, 0, 0);
     Ok(())
 }
 
@@ -243,6 +273,11 @@ fn convolve<T: Stored>(
         None => None,
     };
     let residual_offset = residual.as_ref().map(|(_, offset)| *offset);
+    let taps = shape.kernel.0 * shape.kernel.1;
+    let per_output = if weights.half.is_some() { taps * shape.input[3] } else { taps };
+    let moved = shape.input.iter().product::<usize>() + len * (1 + usize::from(residual.is_some()));
+    let weight_bytes = per_output * shape.output[3] * size_of::<T>() + 4 * shape.output[3];
+    count(0, 2 * len * per_output, moved * size_of::<T>() + weight_bytes);
     match &weights.half {
         Some(half) => {
             let tile = Tile::best(shape, T::VALUES);
@@ -307,6 +342,7 @@ fn max_pool_as<T: Stored>(
     if len > 0 {
         let (x, offset) = view::<T>(op, storage, layout)?;
         let (what, params) = pool::max_pool(op, shape, T::VALUES, offset)?;
+        count(0, 0, (n * h * w * c + len) * size_of::<T>());
         let function = kernel(op, device, &what)?;
         let mut arguments = function.builder();
         arguments.arg(&x).arg(&mut y).arg(&params);
@@ -344,6 +380,7 @@ fn upsample_add_as<T: Stored>(
         let (x, x_offset) = view::<T>(op, x.0, x.1)?;
         let (small, small_offset) = view::<T>(op, small.0, small.1)?;
         let (what, params) = pool::upsample_add(op, shape, T::VALUES, [x_offset, small_offset])?;
+        count(0, 0, (2 * len + len / 4) * size_of::<T>());
         let function = kernel(op, device, &what)?;
         let mut arguments = function.builder();
         arguments.arg(&x).arg(&small).arg(&mut y).arg(&params);
@@ -380,6 +417,7 @@ fn statistics_as<T: Stored>(
     if n * width > 0 {
         let (x, _) = view::<T>(op, storage, layout)?;
         let (what, params) = pool::statistics(op, shape, T::VALUES)?;
+        count(0, 0, shape.iter().product::<usize>() * size_of::<T>() + 4 * n * width);
         let eps = eps.unwrap_or(-1.0);
         let function = kernel(op, device, &what)?;
         let mut arguments = function.builder();
@@ -450,6 +488,8 @@ impl SpectralFrontEnd {
             same_device(op, device, storage.device())?;
             let (samples, _) = view::<f32>(op, storage, layout)?;
             let mut levels = output::<f32>(device, 2 * n)?;
+            // The transforms are not counted: against what is moved they are little.
+            count(0, 0, 4 * n * (self.spectrum.samples + bands * frames));
             let what = self.spectrum.launches(op, n)?;
             let params = &what.params;
             let function = kernel(op, device, &what.level)?;

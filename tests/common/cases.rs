@@ -192,6 +192,11 @@ impl Case {
         y.flatten_all().unwrap().to_vec1().unwrap()
     }
 
+    /// For messages.
+    pub fn what(&self) -> String {
+        format!("{:?} skips {:?}", self.shape, self.skips)
+    }
+
     /// Kernels and CPU work through the same chain; only an exponential may differ.
     pub fn assert_as_cpu(&self, got: &[f32]) {
         let fused = cfg!(target_arch = "x86_64") && Isa::best() != Isa::Portable;
