@@ -102,7 +102,7 @@ impl Decoded {
 }
 
 fn options(fps: f64) -> DecodeOptions {
-    DecodeOptions { fps, video: true, audio: true, threads: 2 }
+    DecodeOptions { fps, video: true, audio: true, threads: 2, hardware: None }
 }
 
 fn open(path: &Path) -> Source {

@@ -1,0 +1,279 @@
+//! Decoding on the GPU (NVDEC, through FFmpeg's CUDA hwaccel), with software behind it.
+//!
+//! A decoder on the GPU may refuse a stream, break off anywhere, or be lost with its device. So the
+//! packets that software would need to take over are kept, and which of their pictures were handed
+//! out: it then goes on from there, and no picture is lost or doubled.
+
+use std::collections::VecDeque;
+
+use ffmpeg_next as ffmpeg;
+use ffmpeg_next::codec::decoder;
+use ffmpeg_next::{Codec, Discard, Packet, ffi, frame};
+
+use super::decode::{Received, new_decoder, receive, send};
+use super::source::Source;
+
+/// Packets kept behind a key picture at least: more than any decoder holds back.
+const KEPT: usize = 64;
+/// Bytes of packets kept at most. Where key pictures lie further apart, software takes over while
+/// it still can.
+const KEPT_BYTES: usize = 64 << 20;
+
+/// Decodes packets to pictures in the host's memory.
+///
+/// The seam for pictures that stay on the device: [`Nvdec::receive`] has them there (planes,
+/// pitches, colour space and range in the `AVFrame`) before it brings them to the host.
+pub(super) trait PictureDecoder {
+    fn send(&mut self, packet: Option<&Packet>) -> Result<(), String>;
+    fn receive(&mut self, picture: &mut frame::Video) -> Received;
+    /// Which pictures may be skipped from here on.
+    fn skip(&mut self, discard: Discard);
+    /// Why the pictures do not come from the GPU, although nothing failed.
+    fn refusal(&self) -> Option<&str>;
+}
+
+/// A decoder that may break off, and what software needs to go on in its place.
+pub(super) struct Hardware {
+    decoder: Box<dyn PictureDecoder>,
+    packets: VecDeque<Packet>,
+    /// Number of the first packet kept, counted from the stream's beginning.
+    first: usize,
+    /// Numbers of the key pictures' packets among those kept.
+    keys: VecDeque<usize>,
+    bytes: usize,
+    /// Pictures that came out: how many packets had been sent, and the time.
+    shown: VecDeque<(usize, i64)>,
+}
+
+/// Where a decoder broke off.
+pub(super) struct Broken {
+    pub reason: String,
+    /// What to decode again, from a key picture on.
+    pub packets: VecDeque<Packet>,
+    /// Times of the pictures among it that came out already.
+    pub shown: Vec<i64>,
+}
+
+impl Hardware {
+    pub(super) fn new(decoder: Box<dyn PictureDecoder>) -> Self {
+        Self {
+            decoder,
+            packets: VecDeque::new(),
+            first: 0,
+            keys: VecDeque::new(),
+            bytes: 0,
+            shown: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn send(&mut self, packet: Option<&Packet>) -> Result<(), String> {
+        if let Some(packet) = packet {
+            self.keep(packet);
+            if self.bytes > KEPT_BYTES {
+                return Err(format!(
+                    "its key pictures lie more than {} MiB apart",
+                    KEPT_BYTES >> 20
+                ));
+            }
+        }
+        self.decoder.send(packet)
+    }
+
+    /// A picture that is whole and has a time, nothing, or why software must go on.
+    pub(super) fn receive(&mut self, picture: &mut frame::Video) -> Received {
+        let received = self.decoder.receive(picture);
+        if !matches!(received, Received::Frame) {
+            return received;
+        }
+        if picture.is_corrupt() || picture.has_decode_errors() {
+            return Received::Error("damaged picture".to_owned());
+        }
+        match picture.timestamp() {
+            Some(time) => self.shown.push_back((self.first + self.packets.len(), time)),
+            None => return Received::Error("its pictures carry no times".to_owned()),
+        }
+        received
+    }
+
+    pub(super) fn skip(&mut self, discard: Discard) {
+        self.decoder.skip(discard);
+    }
+
+    pub(super) fn refusal(&self) -> Option<&str> {
+        self.decoder.refusal()
+    }
+
+    pub(super) fn give_up(self, reason: String) -> Broken {
+        let shown = self.shown.into_iter().map(|(_, time)| time).collect();
+        Broken { reason, packets: self.packets, shown }
+    }
+
+    fn keep(&mut self, packet: &Packet) {
+        let number = self.first + self.packets.len();
+        if packet.is_key() {
+            self.keys.push_back(number);
+        }
+        self.packets.push_back(packet.clone());
+        self.bytes += packet.size();
+        // What the decoder still holds back lies behind the last key picture that has enough
+        // packets after it.
+        while let Some(&key) = self.keys.front()
+            && key + KEPT <= number
+        {
+            self.keys.pop_front();
+            let keeps = self.keys.front().is_some_and(|next| next + KEPT <= number);
+            if keeps {
+                continue;
+            }
+            while self.first < key
+                && let Some(old) = self.packets.pop_front()
+            {
+                self.first += 1;
+                self.bytes -= old.size();
+            }
+            // A picture of these packets can have come out only after the first was sent.
+            while self.shown.front().is_some_and(|(sent, _)| *sent <= key) {
+                self.shown.pop_front();
+            }
+            self.keys.push_front(key);
+            break;
+        }
+    }
+}
+
+/// FFmpeg's decoder with the CUDA hwaccel.
+pub(super) struct Nvdec {
+    decoder: decoder::Opened,
+    on_device: frame::Video,
+    codec: String,
+    refusal: Option<String>,
+}
+
+impl Nvdec {
+    /// Opens the decoder for a stream on the GPU `ordinal`.
+    ///
+    /// # Errors
+    /// No such decoder, no driver, no device: in one sentence.
+    pub(super) fn new(source: &Source, index: usize, ordinal: usize) -> Result<Self, String> {
+        let stream = source.input.stream(index).ok_or("the stream is gone")?;
+        let id: ffi::AVCodecID = stream.parameters().id().into();
+        let codec = hardware_codec(id).ok_or("this FFmpeg decodes it in software only")?;
+        let mut device = std::ptr::null_mut();
+        let name = std::ffi::CString::new(ordinal.to_string()).map_err(|e| e.to_string())?;
+        // SAFETY: the name ends in NUL; on success `device` is a reference that is ours. The
+        // primary context is the one that networks run in.
+        let made = unsafe {
+            ffi::av_hwdevice_ctx_create(
+                &mut device,
+                ffi::AVHWDeviceType::AV_HWDEVICE_TYPE_CUDA,
+                name.as_ptr(),
+                std::ptr::null_mut(),
+                ffi::AV_CUDA_USE_PRIMARY_CONTEXT,
+            )
+        };
+        if made < 0 {
+            return Err(format!(
+                "FFmpeg cannot use the GPU cuda:{ordinal}, or its driver is missing: {}",
+                ffmpeg::Error::from(made)
+            ));
+        }
+        // One thread: the GPU does the work, and more would only hold pictures back.
+        let mut decoder = match new_decoder(source, index, 1, codec) {
+            Ok(decoder) => decoder,
+            Err(error) => {
+                // SAFETY: the reference is ours and not given away.
+                unsafe { ffi::av_buffer_unref(&mut device) };
+                return Err(error);
+            }
+        };
+        // SAFETY: the context is valid and not opened yet; it takes the reference over and drops
+        // it. FFmpeg's own choice of format then takes the device's wherever it can.
+        unsafe { (*decoder.as_mut_ptr()).hw_device_ctx = device };
+        Ok(Self {
+            decoder: decoder.open().map_err(|e| e.to_string())?,
+            on_device: frame::Video::empty(),
+            codec: codec.name().to_owned(),
+            refusal: None,
+        })
+    }
+}
+
+impl PictureDecoder for Nvdec {
+    fn send(&mut self, packet: Option<&Packet>) -> Result<(), String> {
+        send(&mut self.decoder, packet)
+    }
+
+    fn receive(&mut self, picture: &mut frame::Video) -> Received {
+        let received = receive(&mut self.decoder, &mut self.on_device);
+        if !matches!(received, Received::Frame) {
+            return received;
+        }
+        let stored: ffi::AVPixelFormat = self.on_device.format().into();
+        if stored != ffi::AVPixelFormat::AV_PIX_FMT_CUDA {
+            // FFmpeg asked the driver and went on in software by itself.
+            self.refusal.get_or_insert_with(|| {
+                format!("the GPU does not decode this kind of {} (profile, size)", self.codec)
+            });
+            std::mem::swap(picture, &mut self.on_device);
+            return Received::Frame;
+        }
+        // SAFETY: both frames are valid. The target is emptied first, so that FFmpeg allocates it
+        // in the format that the device hands out (NV12, P010, …).
+        let made = unsafe {
+            let (target, from) = (picture.as_mut_ptr(), self.on_device.as_ptr());
+            ffi::av_frame_unref(target);
+            match ffi::av_hwframe_transfer_data(target, from, 0) {
+                error if error < 0 => error,
+                _ => match ffi::av_frame_copy_props(target, from) {
+                    error if error < 0 => error,
+                    // Frames on a device are cropped at the right and the bottom only.
+                    _ => ffi::av_frame_apply_cropping(
+                        target,
+                        ffi::AV_FRAME_CROP_UNALIGNED as libc::c_int,
+                    ),
+                },
+            }
+        };
+        if made < 0 {
+            let error = ffmpeg::Error::from(made);
+            return Received::Error(format!("a picture cannot be brought to the host: {error}"));
+        }
+        Received::Frame
+    }
+
+    fn skip(&mut self, discard: Discard) {
+        self.decoder.skip_frame(discard);
+    }
+
+    fn refusal(&self) -> Option<&str> {
+        self.refusal.as_deref()
+    }
+}
+
+/// A decoder of FFmpeg's own that can use the CUDA hwaccel. NVIDIA's wrapped ones (cuvid) are left
+/// out: they have no software to go on with inside.
+fn hardware_codec(id: ffi::AVCodecID) -> Option<Codec> {
+    let mut place = std::ptr::null_mut();
+    loop {
+        // SAFETY: the list of codecs is static, and `place` is only FFmpeg's to read.
+        let codec = unsafe { ffi::av_codec_iterate(&mut place).as_ref() }?;
+        // SAFETY: the codec is from the list.
+        let decodes = unsafe { ffi::av_codec_is_decoder(codec) } != 0;
+        let wrapped = codec.capabilities as u32 & ffi::AV_CODEC_CAP_HARDWARE != 0;
+        if codec.id == id && decodes && !wrapped && uses_cuda(codec) {
+            // SAFETY: as above.
+            return Some(unsafe { Codec::wrap(codec) });
+        }
+    }
+}
+
+fn uses_cuda(codec: &ffi::AVCodec) -> bool {
+    let method = ffi::AV_CODEC_HW_CONFIG_METHOD_HW_DEVICE_CTX as libc::c_int;
+    (0..)
+        // SAFETY: the codec is FFmpeg's; after the last configuration comes null.
+        .map_while(|i| unsafe { ffi::avcodec_get_hw_config(codec, i).as_ref() })
+        .any(|config| {
+            config.device_type == ffi::AVHWDeviceType::AV_HWDEVICE_TYPE_CUDA
+                && config.methods & method != 0
+        })
+}
