@@ -306,7 +306,9 @@ mod tests {
         let parsed = safetensors::SafeTensors::deserialize(&whole).unwrap();
         let mut data: Vec<_> = parsed
             .iter()
-            .map(|(tensor, view)| (tensor, view.dtype(), view.shape(), view.data().to_vec()))
+            .map(|(tensor, view)| {
+                (tensor, view.dtype(), view.shape().to_vec(), view.data().to_vec())
+            })
             .collect();
         for (_, dtype, shape, bytes) in &mut data {
             if shape.len() == 1 {

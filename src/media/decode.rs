@@ -57,7 +57,7 @@ impl Source {
     }
 
     /// As [`decode`](Self::decode), with what `hardware` opens in the place of the GPU's decoder.
-    fn decode_with(
+    pub(super) fn decode_with(
         self,
         options: &DecodeOptions,
         hardware: OpenHardware<'_>,
@@ -71,7 +71,7 @@ impl Source {
 }
 
 /// Opens the GPU's decoder for a stream, or says why there is none; `None` where none is wanted.
-type OpenHardware<'a> =
+pub(super) type OpenHardware<'a> =
     &'a dyn Fn(&Source, usize) -> Option<Result<Box<dyn PictureDecoder>, String>>;
 
 /// The way out to the caller. Counts faults.

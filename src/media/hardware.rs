@@ -277,3 +277,197 @@ fn uses_cuda(codec: &ffi::AVCodec) -> bool {
                 && config.methods & method != 0
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{ops::ControlFlow, path::Path, process::Command};
+
+    use super::*;
+    use crate::media::{DecodeOptions, DecoderKind, DecoderUse, Event, Limits};
+
+    /// Where a decoder breaks off.
+    #[derive(Debug, Clone, Copy)]
+    enum Fails {
+        /// At the picture of this number.
+        Picture(usize),
+        /// At this packet.
+        Packet(usize),
+        /// While it is emptied, after this many pictures.
+        Emptied(usize),
+        Never,
+    }
+
+    /// FFmpeg's software decoder in the place of the GPU's.
+    struct Fake {
+        decoder: decoder::Opened,
+        fails: Fails,
+        pictures: usize,
+        packets: usize,
+        emptying: Option<usize>,
+    }
+
+    impl PictureDecoder for Fake {
+        fn send(&mut self, packet: Option<&Packet>) -> Result<(), String> {
+            self.packets += 1;
+            if packet.is_none() {
+                self.emptying = Some(0);
+            }
+            match self.fails {
+                Fails::Packet(n) if n == self.packets => Err("as asked".to_owned()),
+                _ => send(&mut self.decoder, packet),
+            }
+        }
+
+        fn receive(&mut self, picture: &mut frame::Video) -> Received {
+            let fails = match (self.fails, self.emptying) {
+                (Fails::Picture(n), _) => n == self.pictures,
+                (Fails::Emptied(n), Some(emptied)) => n == emptied,
+                _ => false,
+            };
+            if fails {
+                return Received::Error("as asked".to_owned());
+            }
+            let received = receive(&mut self.decoder, picture);
+            if matches!(received, Received::Frame) {
+                self.pictures += 1;
+                self.emptying = self.emptying.map(|n| n + 1);
+            }
+            received
+        }
+
+        fn skip(&mut self, discard: Discard) {
+            self.decoder.skip_frame(discard);
+        }
+
+        fn refusal(&self) -> Option<&str> {
+            None
+        }
+    }
+
+    type Shown = Vec<(i64, Vec<u8>)>;
+
+    fn decode(path: &Path, fps: f64, fails: Option<Fails>) -> (Shown, Option<DecoderUse>) {
+        let source = Source::open(path, &Limits::default()).unwrap();
+        let hardware = |source: &Source, index: usize| {
+            let fails = fails?;
+            let id = source.input.stream(index).unwrap().parameters().id();
+            let codec = ffmpeg::decoder::find(id).unwrap();
+            let decoder = new_decoder(source, index, 3, codec).unwrap().open().unwrap();
+            let fake = Fake { decoder, fails, pictures: 0, packets: 0, emptying: None };
+            Some(Ok(Box::new(fake) as Box<dyn PictureDecoder>))
+        };
+        let options = DecodeOptions { fps, video: true, audio: false, threads: 2, hardware: None };
+        let mut shown = Vec::new();
+        let used = source
+            .decode_with(&options, &hardware, &mut |event| {
+                match event {
+                    Event::Frame(frame) => shown.push((frame.time_ms, frame.rgb)),
+                    Event::Fault(fault) => panic!("{fault:?}"),
+                    Event::Audio(_) => {}
+                }
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        (shown, used)
+    }
+
+    fn film(dir: &Path, name: &str, coder: &[&str]) -> std::path::PathBuf {
+        let path = dir.join(name);
+        let source = "testsrc2=s=160x96:r=25:d=12,noise=alls=20:allf=t";
+        let output = Command::new("ffmpeg")
+            .args(["-v", "error", "-nostdin", "-y", "-f", "lavfi", "-i", source])
+            .args(["-pix_fmt", "yuv420p"])
+            .args(coder)
+            .arg(&path)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        path
+    }
+
+    /// Key pictures far apart and near, references across them, pictures out of order, each a key.
+    #[test]
+    fn every_picture_comes_once_wherever_the_gpu_s_decoder_breaks_off() {
+        let dir = tempfile::tempdir().unwrap();
+        let h264 = |more: &[&'static str]| {
+            [&["-c:v", "libx264", "-preset", "veryfast", "-threads", "1"], more].concat()
+        };
+        let films = [
+            film(dir.path(), "far.mp4", &h264(&["-g", "1000", "-bf", "3"])),
+            film(dir.path(), "near.mp4", &h264(&["-g", "30", "-bf", "3"])),
+            film(
+                dir.path(),
+                "open.mkv",
+                &h264(&["-g", "20", "-bf", "4", "-x264-params", "open-gop=1:b-pyramid=normal"]),
+            ),
+            film(dir.path(), "all.mp4", &h264(&["-g", "1"])),
+            film(dir.path(), "mpeg2.ts", &["-c:v", "mpeg2video", "-g", "15", "-bf", "2"]),
+        ];
+        for film in &films {
+            let name = film.file_name().unwrap().display();
+            for fps in [0.0, 4.0] {
+                let (want, used) = decode(film, fps, None);
+                assert_eq!(used, None);
+                assert!(want.len() >= if fps > 0.0 { 40 } else { 295 }, "{name}: {}", want.len());
+                let ends = [
+                    Fails::Picture(0),
+                    Fails::Picture(1),
+                    Fails::Picture(99),
+                    Fails::Picture(137),
+                    Fails::Packet(1),
+                    Fails::Packet(2),
+                    Fails::Packet(151),
+                    Fails::Packet(200),
+                    Fails::Emptied(0),
+                    Fails::Emptied(1),
+                ];
+                for fails in ends {
+                    let (found, used) = decode(film, fps, Some(fails));
+                    let times = |shown: &Shown| shown.iter().map(|s| s.0).collect::<Vec<_>>();
+                    assert_eq!(times(&found), times(&want), "{name} {fps} {fails:?}");
+                    assert!(found == want, "other pixels: {name} {fps} {fails:?}");
+                    let used = used.unwrap();
+                    // With few pictures wanted fewer are decoded, and some ends are not reached.
+                    if fps == 0.0 && !matches!(fails, Fails::Emptied(_)) {
+                        assert_eq!(used.kind, DecoderKind::Software, "{name} {fails:?}");
+                    }
+                    if used.kind == DecoderKind::Software {
+                        assert!(used.reason.unwrap().ends_with("as asked"));
+                    }
+                }
+                let (found, used) = decode(film, fps, Some(Fails::Never));
+                assert!(found == want, "{name}");
+                assert_eq!(used, Some(DecoderUse { kind: DecoderKind::Nvdec, reason: None }));
+            }
+        }
+    }
+
+    #[test]
+    fn few_packets_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let film =
+            film(dir.path(), "a.mp4", &["-c:v", "libx264", "-preset", "ultrafast", "-g", "30"]);
+        let mut source = Source::open(&film, &Limits::default()).unwrap();
+        let codec = ffmpeg::decoder::find(ffmpeg::codec::Id::H264).unwrap();
+        let decoder = new_decoder(&source, 0, 1, codec).unwrap().open().unwrap();
+        let fake = Fake { decoder, fails: Fails::Never, pictures: 0, packets: 0, emptying: None };
+        let mut hardware = Hardware::new(Box::new(fake));
+        let mut number = 0;
+        loop {
+            let mut packet = Packet::empty();
+            if packet.read(&mut source.input).is_err() {
+                break;
+            }
+            hardware.keep(&packet);
+            number += 1;
+            // From the key picture before the last 64 packets on: at most 30 more.
+            assert!(hardware.packets.len() <= 64 + 30, "{number}: {}", hardware.packets.len());
+            assert!(hardware.packets.len() >= 64.min(number));
+            assert!(hardware.packets[0].is_key());
+            let bytes: usize = hardware.packets.iter().map(Packet::size).sum();
+            assert_eq!(hardware.bytes, bytes);
+            assert_eq!(hardware.first + hardware.packets.len(), number);
+        }
+        assert_eq!(number, 300);
+    }
+}
