@@ -303,3 +303,114 @@ impl Engine {
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::{
+        media::DecoderKind,
+        report::{Reason, ReasonCode, Status},
+    };
+
+    #[derive(Default)]
+    struct Reports(Mutex<Vec<Report>>);
+
+    impl Observer for Reports {
+        fn progress(&self, _: &Path, _: i64, _: Option<i64>) {}
+        fn done(&self, report: Report) {
+            self.0.lock().unwrap().push(report);
+        }
+    }
+
+    fn scan(engine: &Engine) -> Vec<Report> {
+        let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo");
+        let paths = ["label-stripped.mp4", "label-intact.png"].map(|name| demo.join(name));
+        let reports = Reports::default();
+        engine.scan(&paths, &reports, &AtomicBool::new(false));
+        reports.0.into_inner().unwrap()
+    }
+
+    /// Without timings, and without what says which device it was.
+    fn judged(mut report: Report) -> (Report, EngineInfo, Vec<Reason>) {
+        report.timings = Default::default();
+        let engine = std::mem::replace(
+            &mut report.engine,
+            EngineInfo {
+                version: String::new(),
+                weights: BTreeMap::new(),
+                device: String::new(),
+                device_note: None,
+                decoder: None,
+                options: BTreeMap::new(),
+            },
+        );
+        let lost = |r: &Reason| r.code == ReasonCode::DeviceLost;
+        let told = report.reasons.iter().filter(|r| lost(r)).cloned().collect();
+        report.reasons.retain(|r| !lost(r));
+        (report, engine, told)
+    }
+
+    fn on(device: DeviceChoice) -> Engine {
+        let options = ScanOptions { device, jobs: 1, fps: 2.0, ..ScanOptions::default() };
+        Engine::new(options, &WeightStore::open(None).unwrap()).unwrap()
+    }
+
+    /// A device that has none of the networks fails at the first request, as one that is lost.
+    #[test]
+    fn a_lost_device_costs_no_file_and_is_told() {
+        let cpu = on(DeviceChoice::Cpu);
+        let mut engine = on(DeviceChoice::Cpu);
+        let store = WeightStore::open(None).unwrap();
+        let broken = Networks::load(&store, &Device::Cpu, &[]).unwrap();
+        let networks = Networks::load(&store, &Device::Cpu, &DetectorKind::ALL).unwrap();
+        engine.runner = Runner::new(networks, Some(broken));
+        engine.gpu = Some(Gpu {
+            ordinal: 60_000,
+            name: "NVIDIA Nothing".to_owned(),
+            memory: 1 << 30,
+            capability: (8, 0),
+        });
+        engine.info.device = "cuda:60000 NVIDIA Nothing".to_owned();
+        assert_ne!(engine.fingerprint(), cpu.fingerprint());
+
+        let (want, found) = (scan(&cpu), scan(&engine));
+        assert_eq!((want.len(), found.len()), (2, 2));
+        for (i, (want, found)) in want.into_iter().zip(found).enumerate() {
+            let (want, plain, _) = judged(want);
+            let (found, info, told) = judged(found);
+            assert_eq!(found, want);
+            assert_eq!(found.status, Status::Ok);
+            assert_eq!((plain.device.as_str(), plain.decoder), ("cpu", None));
+            assert_eq!(told.len(), 1);
+            let said = "cuda:60000 NVIDIA Nothing was lost: ";
+            assert!(told[0].detail.starts_with(said), "{}", told[0].detail);
+            if i == 0 {
+                assert_eq!(info.device, "cuda:60000 NVIDIA Nothing + cpu");
+                // The device was to decode the video too.
+                let decoder = info.decoder.unwrap();
+                assert_eq!(decoder.kind, DecoderKind::Software);
+                assert!(decoder.reason.is_some());
+            } else {
+                assert_eq!((info.device.as_str(), info.decoder), ("cpu", None));
+            }
+        }
+    }
+
+    #[test]
+    fn the_choice_left_open_finds_a_device_or_says_why_not() {
+        let engine = on(DeviceChoice::Auto);
+        match (&engine.gpu, &engine.info.device_note) {
+            (Some(gpu), None) => assert!(engine.info.device.ends_with(&gpu.name)),
+            (None, Some(why)) => {
+                assert!(cfg!(feature = "cuda") && engine.info.device == "cpu", "{why}");
+            }
+            (None, None) => assert!(!cfg!(feature = "cuda") && engine.info.device == "cpu"),
+            (Some(_), Some(why)) => panic!("a device and a cause against it: {why}"),
+        }
+        if engine.gpu.is_none() {
+            assert_eq!(engine.fingerprint(), on(DeviceChoice::Cpu).fingerprint());
+        }
+    }
+}
