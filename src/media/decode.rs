@@ -412,6 +412,7 @@ pub(super) fn send(decoder: &mut decoder::Opened, packet: Option<&Packet>) -> Re
 }
 
 /// Picks the first picture at or after each point of a grid that begins at the first picture.
+#[derive(Clone)]
 struct Sampler {
     interval_us: Option<f64>,
     first_us: Option<i64>,
@@ -594,8 +595,10 @@ impl VideoTrack {
                 Received::Error(reason) => return Err(reason),
             }
             let skipping = self.skipping;
-            if self.picture(&picture, out).is_break() {
-                return Ok(ControlFlow::Break(()));
+            let flow = self.picture(&mut picture, Some(hardware), out)?;
+            hardware.done_with(&picture);
+            if flow.is_break() {
+                return Ok(flow);
             }
             if skipping != self.skipping {
                 hardware.skip(discard(self.skipping));
@@ -618,7 +621,10 @@ impl VideoTrack {
             match receive(&mut self.decoder, &mut picture) {
                 Received::Frame => {
                     errors = 0;
-                    self.picture(&picture, out)?;
+                    // Software's pictures are on the host already.
+                    if let Ok(flow) = self.picture(&mut picture, None, out) {
+                        flow?;
+                    }
                     if self.still && out.frames > 0 {
                         return ControlFlow::Continue(());
                     }
@@ -636,12 +642,19 @@ impl VideoTrack {
         }
     }
 
-    fn picture(&mut self, picture: &frame::Video, out: &mut Out<'_>) -> ControlFlow<()> {
+    /// An error is why software must decode this picture again: it could not be brought to the
+    /// host from `hardware`, where it is.
+    fn picture(
+        &mut self,
+        picture: &mut frame::Video,
+        hardware: Option<&Hardware>,
+        out: &mut Out<'_>,
+    ) -> Result<ControlFlow<()>, String> {
         if !self.shown.is_empty()
             && let Some(at) = self.shown.iter().position(|t| Some(*t) == picture.timestamp())
         {
             self.shown.swap_remove(at);
-            return ControlFlow::Continue(());
+            return Ok(ControlFlow::Continue(()));
         }
         let time_us = match picture.timestamp() {
             _ if self.still => 0,
@@ -653,11 +666,11 @@ impl VideoTrack {
         let duration_us = if duration > 0 { to_us(duration, self.base) } else { self.frame_us };
         self.expected_us = time_us.saturating_add(duration_us);
         if picture.is_corrupt() || picture.has_decode_errors() {
-            return self.run.bad(out, "damaged picture");
+            return Ok(self.run.bad(out, "damaged picture"));
         }
         // Before the presentation's beginning, as where an edit list cuts into a group.
         if time_us < -TIME_TOLERANCE_US / 2 {
-            return ControlFlow::Continue(());
+            return Ok(ControlFlow::Continue(()));
         }
         let time_us = time_us.max(0);
         self.run.good(time_us);
@@ -666,10 +679,16 @@ impl VideoTrack {
             self.skipping = false;
             self.decoder.skip_frame(Discard::Default);
         }
+        let before = self.sampler.clone();
         if !self.sampler.takes(time_us) {
-            return ControlFlow::Continue(());
+            return Ok(ControlFlow::Continue(()));
         }
-        match self.converter.convert(picture, self.orientation, self.still) {
+        // Only the pictures that are looked at make the way from the GPU.
+        if let Some(Err(reason)) = hardware.map(|hardware| hardware.to_host(picture)) {
+            self.sampler = before;
+            return Err(reason);
+        }
+        let flow = match self.converter.convert(picture, self.orientation, self.still) {
             Ok(rgb) => {
                 out.frames += 1;
                 (out.sink)(Event::Frame(Frame {
@@ -681,7 +700,8 @@ impl VideoTrack {
                 }))
             }
             Err(error) => self.run.bad(out, &error),
-        }
+        };
+        Ok(flow)
     }
 }
 

@@ -19,13 +19,14 @@ const KEPT: usize = 64;
 /// it still can.
 const KEPT_BYTES: usize = 64 << 20;
 
-/// Decodes packets to pictures in the host's memory.
-///
-/// The seam for pictures that stay on the device: [`Nvdec::receive`] has them there (planes,
-/// pitches, colour space and range in the `AVFrame`) before it brings them to the host.
+/// Decodes packets to pictures that may lie on a device.
 pub(super) trait PictureDecoder {
     fn send(&mut self, packet: Option<&Packet>) -> Result<(), String>;
+    /// A picture on the device has its planes' device addresses and pitches in `data` and
+    /// `linesize`, and its colour space and range, as one on the host has.
     fn receive(&mut self, picture: &mut frame::Video) -> Received;
+    /// Brings a picture's pixels into the host's memory.
+    fn to_host(&self, picture: &mut frame::Video) -> Result<(), String>;
     /// Which pictures may be skipped from here on.
     fn skip(&mut self, discard: Discard);
     /// Why the pictures do not come from the GPU, although nothing failed.
@@ -88,11 +89,20 @@ impl Hardware {
         if picture.is_corrupt() || picture.has_decode_errors() {
             return Received::Error("damaged picture".to_owned());
         }
-        match picture.timestamp() {
-            Some(time) => self.shown.push_back((self.first + self.packets.len(), time)),
-            None => return Received::Error("its pictures carry no times".to_owned()),
+        if picture.timestamp().is_none() {
+            return Received::Error("its pictures carry no times".to_owned());
         }
         received
+    }
+
+    pub(super) fn to_host(&self, picture: &mut frame::Video) -> Result<(), String> {
+        self.decoder.to_host(picture)
+    }
+
+    /// Software will not have to decode this picture again.
+    pub(super) fn done_with(&mut self, picture: &frame::Video) {
+        let sent = self.first + self.packets.len();
+        self.shown.extend(picture.timestamp().map(|time| (sent, time)));
     }
 
     pub(super) fn skip(&mut self, discard: Discard) {
@@ -144,7 +154,6 @@ impl Hardware {
 /// FFmpeg's decoder with the CUDA hwaccel.
 pub(super) struct Nvdec {
     decoder: decoder::Opened,
-    on_device: frame::Video,
     codec: String,
     refusal: Option<String>,
 }
@@ -191,7 +200,6 @@ impl Nvdec {
         unsafe { (*decoder.as_mut_ptr()).hw_device_ctx = device };
         Ok(Self {
             decoder: decoder.open().map_err(|e| e.to_string())?,
-            on_device: frame::Video::empty(),
             codec: codec.name().to_owned(),
             refusal: None,
         })
@@ -204,24 +212,25 @@ impl PictureDecoder for Nvdec {
     }
 
     fn receive(&mut self, picture: &mut frame::Video) -> Received {
-        let received = receive(&mut self.decoder, &mut self.on_device);
-        if !matches!(received, Received::Frame) {
-            return received;
-        }
-        let stored: ffi::AVPixelFormat = self.on_device.format().into();
-        if stored != ffi::AVPixelFormat::AV_PIX_FMT_CUDA {
+        let received = receive(&mut self.decoder, picture);
+        if matches!(received, Received::Frame) && !on_device(picture) {
             // FFmpeg asked the driver and went on in software by itself.
             self.refusal.get_or_insert_with(|| {
                 format!("the GPU does not decode this kind of {} (profile, size)", self.codec)
             });
-            std::mem::swap(picture, &mut self.on_device);
-            return Received::Frame;
         }
-        // SAFETY: both frames are valid. The target is emptied first, so that FFmpeg allocates it
-        // in the format that the device hands out (NV12, P010, …).
+        received
+    }
+
+    fn to_host(&self, picture: &mut frame::Video) -> Result<(), String> {
+        if !on_device(picture) {
+            return Ok(());
+        }
+        let mut host = frame::Video::empty();
+        // SAFETY: both frames are valid. The target is empty, so that FFmpeg allocates it in the
+        // format that the device hands out (NV12, P010, …).
         let made = unsafe {
-            let (target, from) = (picture.as_mut_ptr(), self.on_device.as_ptr());
-            ffi::av_frame_unref(target);
+            let (target, from) = (host.as_mut_ptr(), picture.as_ptr());
             match ffi::av_hwframe_transfer_data(target, from, 0) {
                 error if error < 0 => error,
                 _ => match ffi::av_frame_copy_props(target, from) {
@@ -236,9 +245,10 @@ impl PictureDecoder for Nvdec {
         };
         if made < 0 {
             let error = ffmpeg::Error::from(made);
-            return Received::Error(format!("a picture cannot be brought to the host: {error}"));
+            return Err(format!("a picture cannot be brought to the host: {error}"));
         }
-        Received::Frame
+        *picture = host;
+        Ok(())
     }
 
     fn skip(&mut self, discard: Discard) {
@@ -248,6 +258,11 @@ impl PictureDecoder for Nvdec {
     fn refusal(&self) -> Option<&str> {
         self.refusal.as_deref()
     }
+}
+
+fn on_device(picture: &frame::Video) -> bool {
+    let stored: ffi::AVPixelFormat = picture.format().into();
+    stored == ffi::AVPixelFormat::AV_PIX_FMT_CUDA
 }
 
 /// A decoder of FFmpeg's own that can use the CUDA hwaccel. NVIDIA's wrapped ones (cuvid) are left
@@ -280,7 +295,7 @@ fn uses_cuda(codec: &ffi::AVCodec) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::{ops::ControlFlow, path::Path, process::Command};
+    use std::{cell::Cell, ops::ControlFlow, path::Path, process::Command};
 
     use super::*;
     use crate::media::{DecodeOptions, DecoderKind, DecoderUse, Event, Limits};
@@ -292,6 +307,8 @@ mod tests {
         Picture(usize),
         /// At this packet.
         Packet(usize),
+        /// When this one of the pictures that are looked at is brought to the host.
+        Host(usize),
         /// While it is emptied, after this many pictures.
         Emptied(usize),
         Never,
@@ -303,7 +320,15 @@ mod tests {
         fails: Fails,
         pictures: usize,
         packets: usize,
+        brought: Cell<usize>,
         emptying: Option<usize>,
+    }
+
+    impl Fake {
+        fn new(decoder: decoder::Opened, fails: Fails) -> Self {
+            let brought = Cell::new(0);
+            Self { decoder, fails, pictures: 0, packets: 0, brought, emptying: None }
+        }
     }
 
     impl PictureDecoder for Fake {
@@ -335,6 +360,14 @@ mod tests {
             received
         }
 
+        fn to_host(&self, _: &mut frame::Video) -> Result<(), String> {
+            self.brought.set(self.brought.get() + 1);
+            match self.fails {
+                Fails::Host(n) if n == self.brought.get() => Err("as asked".to_owned()),
+                _ => Ok(()),
+            }
+        }
+
         fn skip(&mut self, discard: Discard) {
             self.decoder.skip_frame(discard);
         }
@@ -353,7 +386,7 @@ mod tests {
             let id = source.input.stream(index).unwrap().parameters().id();
             let codec = ffmpeg::decoder::find(id).unwrap();
             let decoder = new_decoder(source, index, 3, codec).unwrap().open().unwrap();
-            let fake = Fake { decoder, fails, pictures: 0, packets: 0, emptying: None };
+            let fake = Fake::new(decoder, fails);
             Some(Ok(Box::new(fake) as Box<dyn PictureDecoder>))
         };
         let options = DecodeOptions { fps, video: true, audio: false, threads: 2, hardware: None };
@@ -414,6 +447,8 @@ mod tests {
                     Fails::Picture(1),
                     Fails::Picture(99),
                     Fails::Picture(137),
+                    Fails::Host(1),
+                    Fails::Host(33),
                     Fails::Packet(1),
                     Fails::Packet(2),
                     Fails::Packet(151),
@@ -428,7 +463,9 @@ mod tests {
                     assert!(found == want, "other pixels: {name} {fps} {fails:?}");
                     let used = used.unwrap();
                     // With few pictures wanted fewer are decoded, and some ends are not reached.
-                    if fps == 0.0 && !matches!(fails, Fails::Emptied(_)) {
+                    let reached = matches!(fails, Fails::Host(_))
+                        || (fps == 0.0 && !matches!(fails, Fails::Emptied(_)));
+                    if reached {
                         assert_eq!(used.kind, DecoderKind::Software, "{name} {fails:?}");
                     }
                     if used.kind == DecoderKind::Software {
@@ -450,8 +487,7 @@ mod tests {
         let mut source = Source::open(&film, &Limits::default()).unwrap();
         let codec = ffmpeg::decoder::find(ffmpeg::codec::Id::H264).unwrap();
         let decoder = new_decoder(&source, 0, 1, codec).unwrap().open().unwrap();
-        let fake = Fake { decoder, fails: Fails::Never, pictures: 0, packets: 0, emptying: None };
-        let mut hardware = Hardware::new(Box::new(fake));
+        let mut hardware = Hardware::new(Box::new(Fake::new(decoder, Fails::Never)));
         let mut number = 0;
         loop {
             let mut packet = Packet::empty();
