@@ -33,7 +33,7 @@ impl Library {
     pub const ALL: [Self; 5] =
         [Self::Driver, Self::Cublas, Self::CublasLt, Self::Curand, Self::Nvrtc];
 
-    pub fn name(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
             Self::Driver => "cuda",
             Self::Cublas => "cublas",
@@ -200,7 +200,7 @@ fn find(file: &str, folders: &Folders) -> Result<(*mut c_void, String), String> 
         }
     }
     let unfound = match dlopen(OsStr::new(file)) {
-        Ok(handle) => return Ok((handle, format!("{file} (where the loader looks)"))),
+        Ok(handle) => return Ok((handle, "where the loader looks".to_owned())),
         Err(reason) => reason,
     };
     for folder in &folders.usual {

@@ -49,8 +49,8 @@ pub struct Gpu {
     pub capability: (i32, i32),
 }
 
-/// A CUDA library: where it was found, or why it cannot be opened.
-pub type LibraryState = (&'static str, Result<String, String>);
+/// A CUDA library's file name; where it was found, or why it cannot be opened.
+pub type LibraryState = (String, Result<String, String>);
 
 /// What there is of CUDA.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,7 +78,7 @@ pub fn cuda() -> Cuda {
 pub fn cuda() -> Cuda {
     let libraries = libraries::Library::ALL
         .iter()
-        .map(|library| (library.name(), libraries::open(*library).clone()))
+        .map(|library| (library.file(), libraries::open(*library).clone()))
         .collect();
     let driver = driver::version();
     let gpus = match &driver {
