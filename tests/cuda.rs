@@ -28,14 +28,10 @@ mod cases;
 
 use cases::{Case, Random, Yuv, scene, spectrum_reference, standard_case};
 
-/// One for all tests: a device has a stream, and tests run in threads of their own.
+/// One for all tests.
 fn gpu() -> Option<(&'static Device, &'static Gpu)> {
     static GPU: OnceLock<Result<(Device, Gpu), String>> = OnceLock::new();
-    let found = GPU.get_or_init(|| {
-        let (_, gpu) = veriscope::device::start(0).map_err(|e| e.to_string())?;
-        let device = Device::new_cuda_with_stream(0).map_err(|e| e.to_string())?;
-        Ok((device, gpu))
-    });
+    let found = GPU.get_or_init(|| veriscope::device::start(0).map_err(|e| e.to_string()));
     match found {
         Ok((device, gpu)) => Some((device, gpu)),
         Err(reason) => {

@@ -284,7 +284,7 @@ impl Yuv {
     pub fn rgb(&self, x: usize, y: usize, colour: YuvColour) -> [f64; 3] {
         let cw = self.w.div_ceil(2);
         let near = y / 2;
-        let mean = y % 2 == 0 || y + 1 == self.h;
+        let mean = y.is_multiple_of(2) || y + 1 == self.h;
         let above = if mean { near.saturating_sub(1) } else { near };
         let chroma = |p: usize| {
             let at = |row: usize| f64::from(self.planes[p][row * cw + x / 2]);
