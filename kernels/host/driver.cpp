@@ -1,6 +1,6 @@
 // A CUDA driver without a GPU: device memory is host memory, and kernels are launched by
 // emulate.cpp. With it the Rust side of the CUDA operations runs from loading weights to reading
-// results (scripts/test-cuda-host). One library stands for libcuda, libcublas and libcurand, of
+// results (scripts/check-cuda). One library stands for libcuda, libcublas and libcurand, of
 // which candle makes handles that the networks do not use.
 //
 // Every allocation starts at a multiple of 256 bytes, as on a GPU, is filled with NaN, is checked
