@@ -109,9 +109,7 @@ fn noise(shape: &[usize], device: &Device, values: DType) -> Result<Tensor, Fail
 }
 
 fn main() -> Result<(), Failure> {
-    let (_, gpu) = veriscope::device::start(0)?;
-    // One stream for the whole process, as in tests/cuda.rs.
-    let device = Device::new_cuda_with_stream(0)?;
+    let (device, gpu) = veriscope::device::start(0)?;
     let roof = Roof::measure(&device)?;
     println!(
         "{}",

@@ -1,9 +1,11 @@
 // Decoded pictures in device memory → network inputs, in one pass: colour, orientation, crop,
 // scale, normalisation.
 //
-// Colour follows what the host does (src/media/convert.rs): of 4:2:0 pictures, a chroma row lies
-// between its two luma rows and is interpolated (3:1) down the columns, and repeated along the
-// rows; R, G and B are rounded to 8 bits. Scaling follows src/face/resample.rs: per axis, area
+// Colour follows what swscale makes of 4:2:0 with the settings of src/media/convert.rs: odd luma
+// rows take their own chroma row, even ones and the last one the mean of it and the one above (its
+// short cut for interpolation by 3:1; of pictures with an even number of rows); along a row, chroma
+// is repeated; R, G and B are rounded to 8 bits. swscale truncates twice instead, and is darker for
+// it by one to two levels in limited range. Scaling follows src/face/resample.rs: per axis, area
 // averaging when shrinking, linear interpolation between pixel centres when enlarging; nothing
 // outside the rectangle is looked at, places outside the picture repeat its edge, and the result is
 // rounded to 8 bits before it is normalised.
@@ -83,18 +85,17 @@ __device__ __forceinline__ Colour pixel(const Surface& s, int x, int y) {
         const unsigned char* p = row_of(s, 0, row) + static_cast<long long>(column) * 3;
         return {static_cast<float>(p[0]), static_cast<float>(p[1]), static_cast<float>(p[2])};
     }
-    const int chroma_rows = (s.height + 1) / 2;
     const int near = row / 2;
-    const int far = clamp_int(row % 2 != 0 ? near + 1 : near - 1, 0, chroma_rows - 1);
+    const int above = (row % 2 == 0 || row == s.height - 1) && near > 0 ? near - 1 : near;
     float u, v;
     if (s.layout == LAYOUT_NV12) {
         const unsigned char* a = row_of(s, 1, near) + column / 2 * 2;
-        const unsigned char* b = row_of(s, 1, far) + column / 2 * 2;
-        u = 0.75f * a[0] + 0.25f * b[0];
-        v = 0.75f * a[1] + 0.25f * b[1];
+        const unsigned char* b = row_of(s, 1, above) + column / 2 * 2;
+        u = 0.5f * a[0] + 0.5f * b[0];
+        v = 0.5f * a[1] + 0.5f * b[1];
     } else {
-        u = 0.75f * row_of(s, 1, near)[column / 2] + 0.25f * row_of(s, 1, far)[column / 2];
-        v = 0.75f * row_of(s, 2, near)[column / 2] + 0.25f * row_of(s, 2, far)[column / 2];
+        u = 0.5f * row_of(s, 1, near)[column / 2] + 0.5f * row_of(s, 1, above)[column / 2];
+        v = 0.5f * row_of(s, 2, near)[column / 2] + 0.5f * row_of(s, 2, above)[column / 2];
     }
     u -= 128.0f;
     v -= 128.0f;

@@ -28,22 +28,17 @@ mod cases;
 
 use cases::{Case, Random, Yuv, scene, spectrum_reference, standard_case};
 
-/// One for all tests: a device has a stream, and tests run in threads of their own.
+/// One for all tests.
 fn gpu() -> Option<(&'static Device, &'static Gpu)> {
-    static GPU: OnceLock<Option<(Device, Gpu)>> = OnceLock::new();
-    let found = GPU.get_or_init(|| match veriscope::device::start(0) {
-        Ok((_, gpu)) => {
-            let device = Device::new_cuda_with_stream(0).unwrap();
-            println!("on {}", gpu.name);
-            Some((device, gpu))
-        }
-        Err(error) => {
-            println!("skipped: no GPU to test on: {error}");
+    static GPU: OnceLock<Result<(Device, Gpu), String>> = OnceLock::new();
+    let found = GPU.get_or_init(|| veriscope::device::start(0).map_err(|e| e.to_string()));
+    match found {
+        Ok((device, gpu)) => Some((device, gpu)),
+        Err(reason) => {
+            println!("skipped: no GPU to test on: {reason}");
             None
         }
-    });
-    let (device, gpu) = found.as_ref()?;
-    Some((device, gpu))
+    }
 }
 
 fn flat(t: &Tensor) -> Vec<f32> {

@@ -2,6 +2,8 @@
 //! that a GPU gets, compared with the CPU's operations and with f64 references. Memory before and
 //! behind each buffer cannot be touched or is checked to be untouched.
 
+#![allow(clippy::unwrap_used, clippy::panic)] // helpers of tests are no tests to clippy
+
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::path::Path;
 use std::process::Command;
@@ -862,6 +864,93 @@ fn yuv_becomes_rgb() {
                         assert!((f64::from(*g) - w).abs() <= 0.501, "{colour:?} {i}: {g} {w}");
                     }
                 }
+            }
+        }
+    }
+}
+
+/// What the host makes of a 4:2:0 picture, with the settings of `src/media/convert.rs`.
+fn swscale(yuv: &Yuv, colour: YuvColour) -> Vec<u8> {
+    use ffmpeg_next::ffi;
+
+    let (w, h, cw) = (yuv.w as i32, yuv.h as i32, yuv.w.div_ceil(2) as i32);
+    let pitch = (yuv.w * 3).next_multiple_of(64);
+    let mut rgb = vec![0u8; pitch * yuv.h + 64];
+    let matrix = match colour.matrix {
+        Matrix::Bt601 => ffi::SWS_CS_ITU601,
+        Matrix::Bt709 => ffi::SWS_CS_ITU709,
+    };
+    // SAFETY: the planes have the sizes and line sizes that are named, rows of the target have
+    // room for what vector code writes past their ends, and the context is freed once.
+    unsafe {
+        let context = ffi::sws_getContext(
+            w,
+            h,
+            ffi::AVPixelFormat::AV_PIX_FMT_YUV420P,
+            w,
+            h,
+            ffi::AVPixelFormat::AV_PIX_FMT_RGB24,
+            ffi::SWS_BILINEAR | ffi::SWS_ACCURATE_RND,
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            std::ptr::null(),
+        );
+        assert!(!context.is_null());
+        ffi::sws_setColorspaceDetails(
+            context,
+            ffi::sws_getCoefficients(matrix),
+            i32::from(colour.full_range),
+            ffi::sws_getCoefficients(ffi::SWS_CS_DEFAULT),
+            1,
+            0,
+            1 << 16,
+            1 << 16,
+        );
+        let [y, u, v] = [0, 1, 2].map(|i| yuv.planes[i].as_ptr());
+        let rows = ffi::sws_scale(
+            context,
+            [y, u, v, std::ptr::null()].as_ptr(),
+            [w, cw, cw, 0].as_ptr(),
+            0,
+            h,
+            [rgb.as_mut_ptr(), std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null_mut()]
+                .as_ptr(),
+            [pitch as i32, 0, 0, 0].as_ptr(),
+        );
+        ffi::sws_freeContext(context);
+        assert_eq!(rows, h);
+    }
+    rgb.chunks(pitch).take(yuv.h).flat_map(|row| row[..yuv.w * 3].to_vec()).collect()
+}
+
+#[test]
+fn yuv_becomes_what_the_host_makes_of_it() {
+    let mut random = Random(15);
+    for (w, h) in [(64, 48), (62, 50), (32, 2), (128, 10)] {
+        let mut yuv = Yuv::random(&mut random, w, h);
+        // Colours that exist: noise would be clipped nearly everywhere.
+        for (i, plane) in yuv.planes.iter_mut().enumerate() {
+            for v in plane.iter_mut() {
+                *v = if i == 0 { 60 + *v / 2 } else { 100 + *v / 5 };
+            }
+        }
+        for matrix in [Matrix::Bt601, Matrix::Bt709] {
+            for full_range in [false, true] {
+                let colour = YuvColour { matrix, full_range };
+                let want = swscale(&yuv, colour);
+                let buffers = yuv.planes.each_ref().map(|p| Buffer::new(p, 0));
+                let pitch = [w, w / 2, w / 2];
+                let planes = [0, 1, 2].map(|i| plane(&buffers[i], pitch[i]));
+                let planes = Planes::Yuv420(planes, colour);
+                let surface = Surface::new(planes, (w, h), Orientation::default()).unwrap();
+                let whole = Crop { x0: 0.0, y0: 0.0, x1: w as f32, y1: h as f32, surface: 0 };
+                let got = cut(&plain((w, h)), &[surface], &[whole]);
+                let off = got.iter().zip(&want).map(|(g, w)| (g - f32::from(*w)).abs());
+                let worst = off.clone().fold(0.0, f32::max);
+                let mean = off.sum::<f32>() / want.len() as f32;
+                // swscale truncates luma and chroma each by themselves, and is darker for it by up
+                // to two levels; a wrong row of chroma would be off by 40.
+                assert!(worst <= 4.0 && mean <= 2.2, "{w}x{h} {colour:?}: {mean}, {worst}");
             }
         }
     }

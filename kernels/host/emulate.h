@@ -95,13 +95,15 @@ struct accumulator;
 struct row_major;
 enum layout_t { mem_row_major };
 
-// Each thread holds and computes the whole fragment.
+// A warp's fragments are its first thread's; the others only take part in control flow. Values are
+// kept as float.
+inline bool leads() { return threadIdx.x % 32 == 0; }
+
 template <class Use, int M, int N, int K, class T, class Order = void> struct fragment {
-    T x[16][16];
+    float x[16][16];
 };
 
-template <class Use, class T, class Order>
-void fill_fragment(fragment<Use, 16, 16, 16, T, Order>& f, T value) {
+inline void fill_fragment(fragment<accumulator, 16, 16, 16, float>& f, float value) {
     for (auto& row : f.x) {
         for (auto& v : row) {
             v = value;
@@ -109,12 +111,15 @@ void fill_fragment(fragment<Use, 16, 16, 16, T, Order>& f, T value) {
     }
 }
 
-template <class Use, class T>
-void load_matrix_sync(fragment<Use, 16, 16, 16, T, row_major>& f, const T* from, unsigned line) {
+template <class Use>
+void load_matrix_sync(fragment<Use, 16, 16, 16, __half, row_major>& f, const __half* from,
+                      unsigned line) {
     emulate::check_alignment(from, 32);
-    emulate::check_alignment(reinterpret_cast<const void*>(line * sizeof(T)), 16);
-    for (int i = 0; i < 16; ++i) {
-        memcpy(f.x[i], from + i * line, sizeof f.x[i]);
+    emulate::check_alignment(reinterpret_cast<const void*>(line * sizeof(__half)), 16);
+    for (int i = 0; leads() && i < 16; ++i) {
+        for (int j = 0; j < 16; ++j) {
+            f.x[i][j] = __half2float(from[i * line + j]);
+        }
     }
 }
 
@@ -122,17 +127,10 @@ inline void mma_sync(fragment<accumulator, 16, 16, 16, float>& d,
                      const fragment<matrix_a, 16, 16, 16, __half, row_major>& a,
                      const fragment<matrix_b, 16, 16, 16, __half, row_major>& b,
                      const fragment<accumulator, 16, 16, 16, float>& c) {
-    float left[16][16], right[16][16];
-    for (int i = 0; i < 16; ++i) {
-        for (int j = 0; j < 16; ++j) {
-            left[i][j] = __half2float(a.x[i][j]);
-            right[i][j] = __half2float(b.x[i][j]);
-        }
-    }
-    for (int i = 0; i < 16; ++i) {
+    for (int i = 0; leads() && i < 16; ++i) {
         for (int k = 0; k < 16; ++k) {
             for (int j = 0; j < 16; ++j) {
-                d.x[i][j] = (k == 0 ? c.x[i][j] : d.x[i][j]) + left[i][k] * right[k][j];
+                d.x[i][j] = (k == 0 ? c.x[i][j] : d.x[i][j]) + a.x[i][k] * b.x[k][j];
             }
         }
     }
@@ -142,7 +140,7 @@ inline void store_matrix_sync(float* to, const fragment<accumulator, 16, 16, 16,
                               unsigned line, layout_t) {
     emulate::check_alignment(to, 32);
     emulate::check_alignment(reinterpret_cast<const void*>(line * sizeof(float)), 16);
-    for (int i = 0; i < 16; ++i) {
+    for (int i = 0; leads() && i < 16; ++i) {
         memcpy(to + i * line, f.x[i], sizeof f.x[i]);
     }
 }

@@ -222,7 +222,9 @@ mod driver {
         opened(libraries::Library::Cublas)?;
         opened(libraries::Library::Curand)?;
         wait_without_spinning(ordinal);
-        let device = Device::new_cuda(ordinal).map_err(|e| {
+        // One stream for all threads: `new_cuda` would give each thread its own, and nothing would
+        // order what one thread wrote before what another reads.
+        let device = Device::new_cuda_with_stream(ordinal).map_err(|e| {
             let reason = e.to_string().lines().next().unwrap_or_default().to_owned();
             DeviceError::Start { ordinal, reason }
         })?;

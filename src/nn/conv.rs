@@ -9,7 +9,7 @@ use super::depthwise::Depthwise;
 use super::matrix::{Line, Packed, Product, Rows, ToBf16};
 use super::separable::Stages;
 use super::simd::{Isa, dispatch};
-use super::{ALONE, Activation, Output, OutputPtr, Precision, contiguous, nhwc, shaped};
+use super::{ALONE, Activation, Output, OutputPtr, Precision, contiguous, nhwc, shaped, team};
 #[cfg(feature = "cuda")]
 use super::{cuda, gpu::conv::ConvShape};
 
@@ -430,11 +430,12 @@ pub(super) fn multiply(
     });
 }
 
-/// Runs tasks on the current rayon pool, a single one right here.
+/// Runs tasks: on this thread alone where it is to keep to itself, else with its team, else on the
+/// current rayon pool.
 pub(super) fn for_each_task(tasks: usize, task: impl Fn(usize) + Sync + Send) {
     if tasks == 1 || ALONE.get() {
         (0..tasks).for_each(task);
-    } else {
+    } else if !team::share(tasks, &task) {
         (0..tasks).into_par_iter().for_each(task);
     }
 }

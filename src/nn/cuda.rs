@@ -6,7 +6,7 @@
 //! a batch changes no bit of a result; which precision is used is the caller's choice by the type
 //! of the input, and nothing chooses half by itself.
 //!
-//! A device should be made by `Device::new_cuda_with_stream`: `Device::new_cuda` has a stream for
+//! A device should come from [`crate::device::start`]: one of `Device::new_cuda` has a stream for
 //! each thread, and a tensor that one thread made is then not ordered before another's use of it.
 
 use std::any::TypeId;

@@ -5,10 +5,14 @@ use super::Activation;
 use super::matrix::{Bounds, exponential};
 use super::simd::{Isa, Kernel, Simd};
 
-/// Output pixels that share the loads of a kernel row.
+/// Output pixels that share the loads of a kernel row: as many as the registers hold with their
+/// input.
 const TILE: usize = 4;
+const WIDE_TILE: usize = 8;
+/// Cache lines of input that the rows of a kernel may span: half of a first-level cache of 32 KiB.
+const NEAR_LINES: usize = 256;
 /// The most input pixels that a tile of the kernels compiled as constants meets in a row.
-const REACH: usize = (TILE - 1) * 2 + 5;
+const REACH: usize = (WIDE_TILE - 1) * 2 + 5;
 
 /// Weights and what else stays the same over all calls.
 pub(super) struct Depthwise {
@@ -66,36 +70,59 @@ impl Kernel for DepthwiseRows<'_> {
 }
 
 impl DepthwiseRows<'_> {
-    /// Channels outside, so that a vector of channels is read from a lower cache once for all
-    /// rows of the kernel. `NEAR`: a kernel row's pixels fit into [`REACH`] registers.
+    /// Channels outside, then blocks of columns, so that what the kernel meets again in the next
+    /// row is still in the first-level cache. `NEAR`: a kernel row's pixels fit into [`REACH`]
+    /// registers.
     #[inline(always)]
     unsafe fn all<S: Simd, const NEAR: bool>(&self, kh: usize, kw: usize, stride: usize) {
+        let columns = (NEAR_LINES / (kh * stride) / WIDE_TILE).max(1) * WIDE_TILE;
         let mut c = 0;
         while c < self.channels.len() {
             let lanes = (self.channels.len() - c).min(S::LANES);
-            for row in 0..self.rows {
-                let mut ox = 0;
-                // SAFETY: `ox + T <= out_w`.
-                unsafe {
-                    while ox + TILE <= self.out_w {
+            for from in (0..self.out_w).step_by(columns) {
+                let to = (from + columns).min(self.out_w);
+                for row in 0..self.rows {
+                    // SAFETY: these output pixels are there.
+                    unsafe {
                         if lanes == S::LANES {
-                            self.tile::<S, TILE, NEAR, true>(row, ox, c, lanes, kh, kw, stride);
+                            self.pixels::<S, NEAR, true>(row, from..to, c, lanes, kh, kw, stride);
                         } else {
-                            self.tile::<S, TILE, NEAR, false>(row, ox, c, lanes, kh, kw, stride);
+                            self.pixels::<S, NEAR, false>(row, from..to, c, lanes, kh, kw, stride);
                         }
-                        ox += TILE;
-                    }
-                    while ox < self.out_w {
-                        if lanes == S::LANES {
-                            self.tile::<S, 1, NEAR, true>(row, ox, c, lanes, kh, kw, stride);
-                        } else {
-                            self.tile::<S, 1, NEAR, false>(row, ox, c, lanes, kh, kw, stride);
-                        }
-                        ox += 1;
                     }
                 }
             }
             c += lanes;
+        }
+    }
+
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)] // constants once inlined
+    unsafe fn pixels<S: Simd, const NEAR: bool, const FULL: bool>(
+        &self,
+        row: usize,
+        range: std::ops::Range<usize>,
+        c: usize,
+        lanes: usize,
+        kh: usize,
+        kw: usize,
+        stride: usize,
+    ) {
+        let mut ox = range.start;
+        // SAFETY: `ox + T <= range.end`.
+        unsafe {
+            while S::WIDE && ox + WIDE_TILE <= range.end {
+                self.tile::<S, WIDE_TILE, NEAR, FULL>(row, ox, c, lanes, kh, kw, stride);
+                ox += WIDE_TILE;
+            }
+            while ox + TILE <= range.end {
+                self.tile::<S, TILE, NEAR, FULL>(row, ox, c, lanes, kh, kw, stride);
+                ox += TILE;
+            }
+            while ox < range.end {
+                self.tile::<S, 1, NEAR, FULL>(row, ox, c, lanes, kh, kw, stride);
+                ox += 1;
+            }
         }
     }
 

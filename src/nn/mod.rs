@@ -18,6 +18,7 @@ mod matrix;
 mod pool;
 mod separable;
 mod simd;
+mod team;
 
 pub use conv::{Conv2d, ConvConfig, Linear, Padding};
 pub use pool::{global_avg_pool, max_pool_2x2, mean_std_pool, upsample_2x_add};
@@ -266,7 +267,8 @@ pub fn in_groups<T: Send>(
             }
         }
         if shared > 0 {
-            results.extend(run(&x.narrow(0, n - shared, shared)?)?);
+            let rest = x.narrow(0, n - shared, shared)?;
+            results.extend(team::with_team(|| run(&rest))?);
         }
         Ok(results)
     })

@@ -8,13 +8,14 @@
 use std::cell::Cell;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
-use rayon::prelude::*;
 
 use super::conv::{Conv2d, Weights, for_each_task, multiply};
 use super::depthwise::{Depthwise, DepthwiseRows, Target};
 use super::matrix::{Line, Packed, Product, Rows, ToBf16};
 use super::simd::dispatch;
-use super::{ALONE, Activation, Output, OutputPtr, Padding, Precision, contiguous, nhwc, shaped};
+use super::{
+    ALONE, Activation, LINE_VALUES, Output, OutputPtr, Padding, Precision, contiguous, nhwc, shaped,
+};
 
 /// An inverted residual block (Sandler et al.: "MobileNetV2", CVPR 2018) or a part of one:
 /// pointwise convolution, depthwise convolution, pointwise convolution, and the block's input added
@@ -154,6 +155,12 @@ pub(super) struct Stages<'a> {
 /// Bytes of padded rows between the first and the second layer that are in work at a time: they
 /// share the second-level cache with what comes after and with the weights.
 const STRIPE: usize = 192 * 1024;
+/// Values between pixels of `channels` channels there: whole cache lines, an odd number of them,
+/// so that neighbouring pixels do not fall on the same few places of the first-level cache.
+fn pixel_stride(channels: usize) -> usize {
+    (channels.div_ceil(LINE_VALUES) | 1) * LINE_VALUES
+}
+
 /// A picture of at most so many input pixels is taken whole, some channels at a time; a larger one
 /// in stripes of rows, all channels at a time.
 const SMALL: usize = 24 * 24;
@@ -166,13 +173,25 @@ const TASKS: usize = 2;
 struct Scratch {
     padded: Vec<Line>,
     inner: Vec<Line>,
+    fill: FillScratch,
+}
+
+/// What [`Stages::fill`] needs: rounded input, and the places of the first layer's results with
+/// what they were made for (rows, width, line, pixel).
+#[derive(Default)]
+struct FillScratch {
     pairs: Vec<Line>,
+    places: Vec<usize>,
+    places_of: [usize; 4],
 }
 
 thread_local! {
-    static SCRATCH: Cell<Scratch> = const {
-        Cell::new(Scratch { padded: Vec::new(), inner: Vec::new(), pairs: Vec::new() })
-    };
+    static SCRATCH: Cell<Scratch> = Cell::default();
+}
+
+thread_local! {
+    /// What all tasks of one call write to.
+    static SMALL_INNER: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
 }
 
 fn with_scratch(run: impl FnOnce(&mut Scratch)) {
@@ -198,7 +217,7 @@ impl Stages<'_> {
             return;
         }
         if h * w <= SMALL && self.project.is_some() {
-            with_scratch(|scratch| self.small(scratch));
+            self.small();
             return;
         }
         // Each task repeats the first layer for the rows that its kernel shares with the task
@@ -240,7 +259,8 @@ impl Stages<'_> {
         let [out_h, out_w] = self.out_size;
         let (c, (kh, _), (stride, _)) =
             (self.depthwise.c, self.depthwise.kernel, self.depthwise.stride);
-        let line = self.padded_w() * c;
+        let pixel = pixel_stride(c);
+        let line = self.padded_w() * pixel;
         // Output rows a stripe.
         let fits = (STRIPE / (line * size_of::<f32>()).max(1)).max(kh);
         let height = ((fits - kh) / stride + 1).min(rows.len());
@@ -275,10 +295,11 @@ impl Stages<'_> {
             // SAFETY: rows top..last fit into the buffer, by its size.
             unsafe {
                 self.fill(
-                    &mut scratch.pairs,
+                    &mut scratch.fill,
                     [image, 1],
                     done..last,
                     padded.add((done - top) * line),
+                    pixel,
                     0..c,
                 );
             }
@@ -290,7 +311,7 @@ impl Stages<'_> {
                 op: self.depthwise,
                 channels: 0..c,
                 input: padded,
-                pixel: c,
+                pixel,
                 line,
                 rows: to - from,
                 out_w,
@@ -337,7 +358,7 @@ impl Stages<'_> {
     }
 
     /// All pictures whole: the first two layers for some channels at a time, then the last.
-    fn small(&self, scratch: &mut Scratch) {
+    fn small(&self) {
         let Some((packed, activation)) = &self.project else { return };
         let [n, h, _] = self.size;
         let [out_h, out_w] = self.out_size;
@@ -347,9 +368,10 @@ impl Stages<'_> {
         let (bf16, width) = self.inner();
         let pixels = n * out_h * out_w;
         let values = if bf16 { (pixels * width).div_ceil(2) } else { pixels * width };
-        let inner = OutputPtr(room(&mut scratch.inner, values));
+        let mut buffer = SMALL_INNER.take();
+        let inner = OutputPtr(room(&mut buffer, values));
         if bf16 && width > c {
-            scratch.inner.fill(Line::default());
+            buffer.fill(Line::default());
         }
 
         // Channels a task: whole panels of the first layer.
@@ -362,12 +384,12 @@ impl Stages<'_> {
         let slabs = c.div_ceil(slab);
         let task = |scratch: &mut Scratch, t: usize| {
             let channels = t * slab..((t + 1) * slab).min(c);
-            let pixel = channels.len();
+            let pixel = pixel_stride(channels.len());
             let padded = room(&mut scratch.padded, n * plane * pixel);
             // SAFETY: the buffer holds all pictures with their zeros; the set was checked when the
             // layers were made; each task has its own channels of `inner`.
             unsafe {
-                self.fill(&mut scratch.pairs, [0, n], 0..padded_h, padded, channels.clone());
+                self.fill(&mut scratch.fill, [0, n], 0..padded_h, padded, pixel, channels.clone());
                 for image in 0..n {
                     let at = image * out_h * out_w * width + channels.start;
                     let target = if bf16 {
@@ -390,31 +412,28 @@ impl Stages<'_> {
                 }
             }
         };
-        if ALONE.get() || slabs == 1 {
-            (0..slabs).for_each(|t| task(scratch, t));
-        } else {
-            (0..slabs).into_par_iter().with_max_len(1).for_each(|t| with_scratch(|s| task(s, t)));
-        }
+        for_each_task(slabs, |t| with_scratch(|s| task(s, t)));
         multiply(packed, inner.0, pixels, self.residual, self.out, *activation);
+        SMALL_INNER.set(buffer);
     }
 
     /// Writes padded rows `rows` of the pictures `[first, number]` to `to`: what the first layer
     /// makes of the input (the input itself where there is no such layer), and zeros around it.
-    /// Pixels hold the `channels` alone.
+    /// Pixels hold the `channels` alone and are `pixel` values apart.
     ///
     /// # Safety
     /// `to` has room for these rows of all these pictures.
     unsafe fn fill(
         &self,
-        pairs: &mut Vec<Line>,
+        scratch: &mut FillScratch,
         [first, number]: [usize; 2],
         rows: std::ops::Range<usize>,
         to: *mut f32,
+        pixel: usize,
         channels: std::ops::Range<usize>,
     ) {
         let [_, h, w] = self.size;
         let p = self.padding;
-        let pixel = channels.len();
         let line = self.padded_w() * pixel;
         // Rows of the picture among them.
         let from = rows.start.clamp(p.top, p.top + h);
@@ -453,7 +472,7 @@ impl Stages<'_> {
                         } else {
                             for i in 0..w {
                                 x.add(i * self.inputs)
-                                    .copy_to_nonoverlapping(at.add(i * pixel), pixel);
+                                    .copy_to_nonoverlapping(at.add(i * pixel), channels.len());
                             }
                         }
                     }
@@ -461,14 +480,16 @@ impl Stages<'_> {
             }
             return;
         };
-        // Where each pixel's result goes; channel 0 may lie before the buffer.
-        let table: Vec<usize> = (0..number)
-            .flat_map(|image| (from..end).map(move |row| (image, row)))
-            .flat_map(|(image, row)| {
-                let start = start(image, row);
-                (0..w).map(move |i| start + i * pixel)
-            })
-            .collect();
+        // Where the pixels' results go, from the first pixel on. The same for all stripes of a
+        // call, but for their number.
+        let [_, of @ ..] = scratch.places_of;
+        if of != [w, line, pixel] || scratch.places_of[0] < count {
+            scratch.places_of = [count, w, line, pixel];
+            scratch.places.clear();
+            let places = (0..count).flat_map(|y| (0..w).map(move |i| y * line + i * pixel));
+            scratch.places.extend(places);
+        }
+        let FillScratch { pairs, places, .. } = scratch;
         for image in 0..number {
             let x = ((first + image) * h + from - p.top) * w * self.inputs;
             // SAFETY: the input holds `count` rows from there; the table leads into the buffer.
@@ -489,9 +510,10 @@ impl Stages<'_> {
                     rows: 0..count * w,
                     panels: channels.start / packed.panel_width()
                         ..channels.end.div_ceil(packed.panel_width()),
+                    // Channel 0 may lie before the buffer.
                     output: Rows::listed(
-                        to.wrapping_sub(channels.start),
-                        &table[image * count * w..(image + 1) * count * w],
+                        to.wrapping_add(start(image, from)).wrapping_sub(channels.start),
+                        places,
                     ),
                     residual: None,
                     activation: *activation,

@@ -67,6 +67,8 @@ pub(crate) trait Simd: Copy {
     /// Output rows in the matrix kernel's tile: as many as the registers hold beside two vectors
     /// of weights.
     const TILE_ROWS: usize;
+    /// Whether there are 32 registers instead of 16.
+    const WIDE: bool = false;
     type V: Copy;
 
     unsafe fn splat(x: f32) -> Self::V;
@@ -400,6 +402,7 @@ mod x86 {
     impl<const BF16: bool> Simd for Avx512<BF16> {
         const LANES: usize = 16;
         const TILE_ROWS: usize = 8;
+        const WIDE: bool = true;
         type V = __m512;
 
         #[inline(always)]

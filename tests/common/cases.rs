@@ -282,12 +282,13 @@ impl Yuv {
 
     /// By the definition, in f64.
     pub fn rgb(&self, x: usize, y: usize, colour: YuvColour) -> [f64; 3] {
-        let (cw, ch) = (self.w.div_ceil(2), self.h.div_ceil(2));
+        let cw = self.w.div_ceil(2);
         let near = y / 2;
-        let far = if y % 2 == 1 { (near + 1).min(ch - 1) } else { near.saturating_sub(1) };
+        let mean = y.is_multiple_of(2) || y + 1 == self.h;
+        let above = if mean { near.saturating_sub(1) } else { near };
         let chroma = |p: usize| {
             let at = |row: usize| f64::from(self.planes[p][row * cw + x / 2]);
-            0.75 * at(near) + 0.25 * at(far) - 128.0
+            0.5 * at(near) + 0.5 * at(above) - 128.0
         };
         let (kr, kb) = match colour.matrix {
             Matrix::Bt601 => (0.299, 0.114),
