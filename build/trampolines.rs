@@ -28,8 +28,8 @@ const LIBRARIES: [Library; 6] = [
     // CUDA_ERROR_STUB_LIBRARY.
     Library { name: "cuda", bindings: "driver", error: 34, opened: true },
     // CUBLAS_STATUS_NOT_INITIALIZED, for both.
-    Library { name: "cublas", bindings: "cublas", error: 1, opened: true },
     Library { name: "cublasLt", bindings: "cublaslt", error: 1, opened: true },
+    Library { name: "cublas", bindings: "cublas", error: 1, opened: true },
     // CURAND_STATUS_INITIALIZATION_FAILED.
     Library { name: "curand", bindings: "curand", error: 203, opened: true },
     // NVRTC_ERROR_INTERNAL_ERROR.

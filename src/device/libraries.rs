@@ -5,6 +5,7 @@
 //! library is not there its functions answer with an error code, and [`open`] says why.
 
 use std::{
+    collections::HashSet,
     env,
     ffi::{CStr, CString, OsStr, c_char, c_int, c_void},
     os::unix::ffi::OsStrExt as _,
@@ -23,15 +24,16 @@ pub const FOLDERS_VARIABLE: &str = "VERISCOPE_CUDA_LIBRARIES";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Library {
     Driver = 0,
-    Cublas = 1,
-    CublasLt = 2,
+    /// Before cuBLAS, which loads it otherwise.
+    CublasLt = 1,
+    Cublas = 2,
     Curand = 3,
     Nvrtc = 4,
 }
 
 impl Library {
     pub const ALL: [Self; 5] =
-        [Self::Driver, Self::Cublas, Self::CublasLt, Self::Curand, Self::Nvrtc];
+        [Self::Driver, Self::CublasLt, Self::Cublas, Self::Curand, Self::Nvrtc];
 
     fn name(self) -> &'static str {
         match self {
@@ -262,6 +264,11 @@ fn folders() -> Folders {
     folders.usual.extend(cache.iter().flat_map(|c| libraries_of_packages(&c.join(toolkit))));
     // The driver inside the Windows Subsystem for Linux.
     folders.usual.push(PathBuf::from("/usr/lib/wsl/lib"));
+    // Several of the variables may name one folder.
+    let mut seen = HashSet::new();
+    folders.usual.retain(|folder| {
+        seen.insert(std::fs::canonicalize(folder).unwrap_or_else(|_| folder.clone()))
+    });
     folders
 }
 

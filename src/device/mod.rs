@@ -186,6 +186,21 @@ mod driver {
             .map_err(|e| DeviceError::Driver(told(e)))
     }
 
+    /// Has threads sleep while they wait for the device: the processor has files to decode. FFmpeg
+    /// wants the same, and does not share the device's primary context where it is started
+    /// otherwise, as candle would do. Where the driver refuses, FFmpeg's decoders will say so.
+    fn wait_without_spinning(ordinal: usize) {
+        let flags = sys::CUctx_flags::CU_CTX_SCHED_BLOCKING_SYNC as u32;
+        let set = i32::try_from(ordinal).ok().map(|ordinal| {
+            let device = result::device::get(ordinal)?;
+            // SAFETY: the device is one that the driver gave.
+            unsafe { sys::cuDevicePrimaryCtxSetFlags_v2(device, flags) }.result()
+        });
+        if let Some(Err(e)) = set {
+            tracing::info!("cuda:{ordinal}: the context's flags cannot be set: {}", told(e));
+        }
+    }
+
     pub fn start(ordinal: usize) -> Result<(Device, Gpu), DeviceError> {
         let found = version()?;
         if found < needed() {
@@ -206,6 +221,7 @@ mod driver {
         // candle makes handles of these two when a device starts.
         opened(libraries::Library::Cublas)?;
         opened(libraries::Library::Curand)?;
+        wait_without_spinning(ordinal);
         // One stream for all threads: `new_cuda` would give each thread its own, and nothing would
         // order what one thread wrote before what another reads.
         let device = Device::new_cuda_with_stream(ordinal).map_err(|e| {
