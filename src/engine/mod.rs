@@ -29,6 +29,7 @@ use runner::Runner;
 use crate::{
     device::{self, DeviceError, Gpu},
     models::weights::{WeightStore, WeightsError},
+    nn::Precision,
     report::{DetectorKind, EngineInfo, Report, path_text},
 };
 
@@ -198,8 +199,14 @@ impl Engine {
         let runner = Runner::new(cpu, accelerator);
         let networks = runner.cpu();
         let mut sums = BTreeMap::new();
+        let mut precisions = BTreeMap::new();
         for name in networks.names() {
             sums.insert(name.to_owned(), weights.entry(name)?.sha256.clone());
+            let precision = match &gpu {
+                Some(_) => Precision::F32,
+                None => weights.precision(name, &Device::Cpu)?,
+            };
+            precisions.insert(name, precision);
         }
         let mut kinds = options.detectors.clone();
         kinds.sort();
@@ -217,6 +224,7 @@ impl Engine {
             options: BTreeMap::from([
                 ("detectors".to_owned(), serde_json::json!(names)),
                 ("fps".to_owned(), serde_json::json!(options.fps)),
+                ("precision".to_owned(), serde_json::json!(precisions)),
             ]),
         };
         Ok(Self { options, runner, gpu, info })
