@@ -48,6 +48,7 @@ fn operations(criterion: &mut Criterion) -> Result<(), Failure> {
             padding: Padding::all(kernel / 2),
             groups: if depthwise { inputs } else { 1 },
             activation: Activation::Relu6,
+            ..ConvConfig::default()
         };
         let per_group = if depthwise { 1 } else { inputs };
         let bias = tensor(&[outputs])?;

@@ -5,6 +5,7 @@
 //! get one [`Report`](report::Report) a file. `ARCHITECTURE.md` says which room does what.
 
 pub mod detect;
+pub mod device;
 pub mod engine;
 pub mod face;
 pub mod media;

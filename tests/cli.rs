@@ -43,6 +43,26 @@ fn wrong_usage_ends_with_2_and_says_what_is_wrong() {
     }
 }
 
+/// No machine has a GPU of this number, whatever the program was built with.
+#[test]
+fn a_gpu_that_is_not_there_is_an_error_that_says_what_is_missing() {
+    let output = run(&["scan", "demo/label-intact.png", "--device", "cuda:60000"]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(output.stdout.is_empty());
+    let (head, cause) = said.split_once("is not available: ").unwrap();
+    assert_eq!(head, "veriscope: device cuda:60000 ");
+    let causes = [
+        "built without CUDA",
+        "cannot be opened",
+        "driver does not start",
+        "a driver for CUDA",
+        "no device 60000",
+    ];
+    assert!(causes.iter().any(|c| cause.contains(c)) && said.lines().count() == 1, "{said}");
+    assert_eq!(cfg!(feature = "cuda"), !cause.contains("built without CUDA"), "{said}");
+}
+
 #[test]
 fn help_and_version_end_with_0() {
     for args in [&["--help"][..], &["scan", "--help"], &["--version"], &["doctor", "-h"]] {

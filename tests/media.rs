@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 use veriscope::media::{
-    Audio, DecodeOptions, Event, Fault, Frame, Limits, MediaError, MediaInfo, MediaKind, Source,
-    StreamKind,
+    Audio, DecodeOptions, DecoderKind, Event, Fault, Frame, Limits, MediaError, MediaInfo,
+    MediaKind, Source, StreamKind,
 };
 
 /// Runs `ffmpeg -i … OUT`; the arguments stand in one string, without quoting.
@@ -102,7 +102,7 @@ impl Decoded {
 }
 
 fn options(fps: f64) -> DecodeOptions {
-    DecodeOptions { fps, video: true, audio: true, threads: 2 }
+    DecodeOptions { fps, video: true, audio: true, threads: 2, hardware: None }
 }
 
 fn open(path: &Path) -> Source {
@@ -923,4 +923,37 @@ fn speed() {
             begin.elapsed().as_secs_f64()
         );
     }
+}
+
+/// No machine has a GPU of this number: with or without a driver, software decodes, and says why.
+#[test]
+fn a_gpu_that_is_not_there_leaves_the_pictures_to_software() {
+    let dir = TempDir::new().unwrap();
+    let film = make(
+        &dir,
+        "a.mp4",
+        "-f lavfi -i testsrc2=s=320x240:r=25:d=2 -f lavfi -i sine=d=2 -c:v libx264 -c:a aac",
+    );
+    let (_, want) = decode(&film, 5.0);
+    let mut found = Decoded::default();
+    let asked = DecodeOptions { hardware: Some(60_000), ..options(5.0) };
+    let used = open(&film)
+        .decode(&asked, &mut |event| {
+            match event {
+                Event::Frame(frame) => found.frames.push(frame),
+                Event::Audio(audio) => found.audio.push(audio),
+                Event::Fault(fault) => found.faults.push(fault),
+            }
+            ControlFlow::Continue(())
+        })
+        .unwrap()
+        .unwrap();
+    assert_eq!(used.kind, DecoderKind::Software);
+    let reason = used.reason.unwrap();
+    assert!(reason.starts_with("h264: FFmpeg cannot use the GPU cuda:60000"), "{reason}");
+    let pictures =
+        |d: &Decoded| -> Vec<_> { d.frames.iter().map(|f| (f.time_ms, f.rgb.clone())).collect() };
+    assert!(!want.frames.is_empty() && pictures(&found) == pictures(&want));
+    assert_eq!(found.audio.len(), want.audio.len());
+    assert_eq!(found.faults, []);
 }

@@ -6,8 +6,10 @@ use clap::Args;
 
 use super::weights::{check, size};
 use super::{EXIT_FAILED, EXIT_OK, print};
+use crate::device::{self, Cuda, DeviceError, has_kernel_driver};
+use crate::engine::self_test;
 use crate::media::installed::{Installed, installed};
-use crate::models::weights::WeightStore;
+use crate::models::weights::{WeightStore, WeightsError};
 
 /// Say what is there (processor, device, FFmpeg, weights) and what is missing
 ///
@@ -55,10 +57,11 @@ pub fn run(args: &DoctorArgs) -> u8 {
     findings.there("version", env!("CARGO_PKG_VERSION"));
     findings.there("built for", &format!("{} {}", std::env::consts::ARCH, std::env::consts::OS));
     processor(&mut findings);
-    device(&mut findings);
+    let store = WeightStore::open(args.weights.as_deref());
+    device(&mut findings, &device::cuda(), store.as_ref().ok());
     findings.head("FFmpeg");
     ffmpeg(&mut findings, installed());
-    weights(&mut findings, args);
+    weights(&mut findings, store);
     findings.text += &match findings.missing {
         0 => "\nEverything that a scan needs is there.\n".to_string(),
         1 => "\n1 thing is missing; the command that brings it stands beside it.\n".to_string(),
@@ -123,18 +126,51 @@ fn proc_value(file: &str, key: &str) -> Option<String> {
         .map(|(_, value)| value.trim().to_string())
 }
 
-fn device(findings: &mut Findings) {
+/// What there is of CUDA. None of it is needed: a scan runs on the CPU without.
+fn device(findings: &mut Findings, cuda: &Cuda, weights: Option<&WeightStore>) {
     findings.head("device");
     findings.there("cpu", "there");
-    let built = candle_core::utils::cuda_is_available();
-    let driver = std::path::Path::new("/proc/driver/nvidia/version").exists();
-    let cuda = match (built, driver) {
-        (true, true) => "built in, NVIDIA driver there",
-        (true, false) => "built in, no NVIDIA driver on this machine",
-        (false, true) => "not built in, though this machine has an NVIDIA driver",
-        (false, false) => "not built in, no NVIDIA driver on this machine",
+    let state = match (&cuda.driver, has_kernel_driver()) {
+        (Ok(version), _) => format!("built in, the NVIDIA driver is for CUDA {version}"),
+        (Err(DeviceError::NotBuilt), true) => {
+            "not built in, though this machine has an NVIDIA driver: scripts/scan builds it in"
+                .to_string()
+        }
+        (Err(DeviceError::NotBuilt), false) => {
+            "not built in, no NVIDIA driver on this machine".to_string()
+        }
+        (Err(error), _) => format!("built in, not usable: {error}"),
     };
-    findings.there("cuda", cuda);
+    findings.there("cuda", &state);
+    for (name, place) in &cuda.libraries {
+        match place {
+            Ok(place) => findings.there(name, place),
+            Err(reason) => findings.there(name, &format!("cannot be opened: {reason}")),
+        }
+    }
+    if cuda.driver.is_ok() && cuda.gpus.is_empty() {
+        findings.there("gpu", "none: the driver offers no device");
+    }
+    for gpu in &cuda.gpus {
+        let (major, minor) = gpu.capability;
+        let name = format!("cuda:{}", gpu.ordinal);
+        let memory = size(gpu.memory);
+        findings
+            .there(&name, &format!("{}, {memory}, compute capability {major}.{minor}", gpu.name));
+        let Some(weights) = weights else { continue };
+        // On the GPU every network must answer as on the CPU, or no scan uses it.
+        let tested = match self_test(gpu.ordinal, weights) {
+            Ok(compared) => {
+                let worst = compared.iter().map(|c| c.difference).fold(0.0, f32::max);
+                format!(
+                    "passed: {} networks, at most {worst:.6} from the CPU's probability",
+                    compared.len()
+                )
+            }
+            Err(error) => format!("not passed, so scans use the CPU: {error}"),
+        };
+        findings.there("self-test", &tested);
+    }
 }
 
 fn ffmpeg(findings: &mut Findings, installed: Result<Installed, String>) {
@@ -164,9 +200,9 @@ fn ffmpeg(findings: &mut Findings, installed: Result<Installed, String>) {
     }
 }
 
-fn weights(findings: &mut Findings, args: &DoctorArgs) {
+fn weights(findings: &mut Findings, store: Result<WeightStore, WeightsError>) {
     findings.head("weights");
-    let store = match WeightStore::open(args.weights.as_deref()) {
+    let store = match store {
         Ok(store) => store,
         Err(error) => return findings.missing("manifest", &error.to_string(), BRING_WEIGHTS),
     };
@@ -205,6 +241,37 @@ mod tests {
                 ""
             )
         );
+    }
+
+    #[test]
+    fn what_there_is_of_cuda_is_told() {
+        let library = |name: &str, place: Result<&str, &str>| {
+            (name.to_string(), place.map(str::to_string).map_err(str::to_string))
+        };
+        let gpu = device::Gpu {
+            ordinal: 0,
+            name: "NVIDIA H200".into(),
+            memory: 139 << 30,
+            capability: (9, 0),
+        };
+        let cuda = Cuda {
+            libraries: vec![
+                library("libcuda.so.1", Ok("where the loader looks")),
+                library("libcurand.so.10", Err("no such file")),
+            ],
+            driver: Ok("13.0".into()),
+            gpus: vec![gpu],
+        };
+        let mut findings = Findings::default();
+        device(&mut findings, &cuda, None);
+        assert_eq!(
+            findings.text,
+            "device\n  cpu            there\n  cuda           built in, the NVIDIA driver is for \
+             CUDA 13.0\n  libcuda.so.1   where the loader looks\n  libcurand.so.10 cannot be opened: \
+             no such file\n  cuda:0         NVIDIA H200, 139.0 GiB, compute capability 9.0\n"
+        );
+        // A scan runs without any of it.
+        assert_eq!(findings.missing, 0);
     }
 
     #[test]

@@ -91,7 +91,7 @@ pub(super) fn detector_parser() -> impl clap::builder::TypedValueParser<Value = 
     })
 }
 
-fn parse_device(text: &str) -> Result<DeviceChoice, String> {
+pub(super) fn parse_device(text: &str) -> Result<DeviceChoice, String> {
     match text {
         "auto" => Ok(DeviceChoice::Auto),
         "cpu" => Ok(DeviceChoice::Cpu),

@@ -31,6 +31,9 @@ pub struct ScoreArgs {
     /// Pictures a second that are looked at in videos
     #[arg(long, default_value_t = crate::engine::DEFAULT_FPS, value_parser = super::scan::parse_fps)]
     fps: f64,
+    /// Where networks run: auto, cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto", value_parser = super::scan::parse_device)]
+    device: DeviceChoice,
     /// In what numbers networks calculate on the CPU: auto, f32 or bf16 (see `veriscope scan`)
     #[arg(long, default_value = "auto", value_parser = super::scan::parse_precision)]
     precision: PrecisionChoice,
@@ -61,12 +64,8 @@ fn score(args: &ScoreArgs) -> Result<u8, String> {
     let weights = WeightStore::open(args.weights.as_deref())
         .map_err(|e| e.to_string())?
         .with_precision(args.precision);
-    let options = ScanOptions {
-        detectors: vec![args.detector],
-        fps: args.fps,
-        jobs: 0,
-        device: DeviceChoice::Auto,
-    };
+    let options =
+        ScanOptions { detectors: vec![args.detector], fps: args.fps, jobs: 0, device: args.device };
     let engine = Engine::new(options, &weights).map_err(|e| e.to_string())?;
 
     let mut out = io::BufWriter::new(io::stdout().lock());

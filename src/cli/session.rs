@@ -11,7 +11,7 @@ use super::inputs::{Input, named_like_media};
 use super::progress::{Progress, suspended};
 use crate::engine::Observer;
 use crate::report::store::{Store, StoreError};
-use crate::report::{EngineInfo, Report, Sink, Status, Totals, path_text};
+use crate::report::{EngineInfo, ReasonCode, Report, Sink, Status, Totals, path_text};
 
 /// The engine as a session needs it: scans paths, tells the observer, heeds the stop flag.
 pub trait Scan {
@@ -135,6 +135,8 @@ fn failed(path: &Path, code: &str, message: String) -> Report {
         version: env!("CARGO_PKG_VERSION").into(),
         weights: Default::default(),
         device: "none".into(),
+        device_note: None,
+        decoder: None,
         options: Default::default(),
     };
     Report::failed(&key(path), code, message, engine)
@@ -259,8 +261,11 @@ impl Observer for Session<'_> {
 }
 
 /// Whether another run on the same bytes would say the same: a failure of reading or of the
-/// machine is tried again instead.
+/// machine is tried again instead, and so is what a device that was lost left to another one.
 fn is_lasting(report: &Report) -> bool {
+    if report.reasons.iter().any(|r| r.code == ReasonCode::DeviceLost) {
+        return false;
+    }
     let code = report.error.as_ref().map(|e| e.code.as_str());
     !matches!(code, Some("unreadable" | "timed_out" | "inference_error" | "internal_error"))
 }

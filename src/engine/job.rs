@@ -12,7 +12,9 @@ use std::{
 
 use sha2::{Digest, Sha256};
 
-use super::{Engine, Observer, faces::Faces, owner::Client, owner::InferenceError, voices::Voice};
+use super::{
+    CPU, Engine, Observer, faces::Faces, owner::Client, owner::InferenceError, voices::Voice,
+};
 use crate::{
     detect::{Detector, label_strip},
     media::{DecodeOptions, Event, Limits, MediaError, MediaInfo, MediaKind, Source, StreamKind},
@@ -33,6 +35,7 @@ pub fn scan(
     stop: &AtomicBool,
 ) -> Option<Report> {
     let started = Instant::now();
+    let on_gpu = engine.active_gpu().is_some();
     let mut report = Report {
         status: Status::Ok,
         error: None,
@@ -45,6 +48,14 @@ pub fn scan(
             report.status = Status::Failed;
             report.error = Some(failure);
         }
+    }
+    if let Some(why) = engine.runner.lost() {
+        // Begun with the GPU or without it.
+        let device =
+            if on_gpu { format!("{} + {CPU}", engine.info.device) } else { CPU.to_owned() };
+        report.engine.device = device;
+        let detail = format!("{} was lost: {why}", engine.info.device);
+        report.reasons.push(Reason::new(ReasonCode::DeviceLost, detail));
     }
     report.timings.total_ms = started.elapsed().as_millis() as u64;
     Some(report)
@@ -162,8 +173,8 @@ fn decode(
     let clock = Instant::now();
     let has = |kind| info.streams.iter().any(|s| s.kind == kind);
     let still = info.kind == MediaKind::Image;
-    let calibration_of_faces = engine.networks.face_swap().map(Detector::calibration);
-    let calibration_of_voices = engine.networks.voice_clone().map(Detector::calibration);
+    let calibration_of_faces = engine.networks().face_swap().map(Detector::calibration);
+    let calibration_of_voices = engine.networks().voice_clone().map(Detector::calibration);
     let step_ms = if engine.options.fps > 0.0 { (1_000.0 / engine.options.fps) as i64 } else { 40 };
     let mut faces = Faces::new(client.clone(), step_ms, still);
     let mut voices: BTreeMap<usize, Voice> = BTreeMap::new();
@@ -176,6 +187,7 @@ fn decode(
         video: calibration_of_faces.is_some(),
         audio: calibration_of_voices.is_some(),
         threads: engine.decoder_threads(),
+        hardware: engine.active_gpu(),
     };
     let mut take = |event| -> Result<(), InferenceError> {
         match event {
@@ -241,8 +253,9 @@ fn decode(
             time_ms: None,
         });
     }
-    if let Err(e) = decoded {
-        return Err(failure(&e));
+    match decoded {
+        Ok(decoder) => report.engine.decoder = decoder,
+        Err(e) => return Err(failure(&e)),
     }
 
     let heard = !voices.is_empty();

@@ -6,7 +6,9 @@
 
 mod faces;
 mod job;
+mod networks;
 mod owner;
+mod runner;
 pub mod score;
 mod voices;
 
@@ -20,8 +22,14 @@ use std::{
 use candle_core::Device;
 use sha2::{Digest, Sha256};
 
+use networks::Networks;
+pub use networks::{Compared, TOLERANCE};
+use runner::Runner;
+
 use crate::{
+    device::{self, DeviceError, Gpu},
     models::weights::{WeightStore, WeightsError},
+    nn::Precision,
     report::{DetectorKind, EngineInfo, Report, path_text},
 };
 
@@ -38,10 +46,15 @@ pub struct ScanOptions {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DeviceChoice {
+    /// The first GPU where the program was built with CUDA and all that it takes is there, and
+    /// where the networks answer there as on the CPU; else the CPU.
     Auto,
     Cpu,
+    /// This GPU and no other device.
     Cuda(usize),
 }
+
+const CPU: &str = "cpu";
 
 /// Pictures a second that are looked at unless told otherwise.
 pub const DEFAULT_FPS: f64 = 4.0;
@@ -82,30 +95,118 @@ pub trait Observer: Sync {
 pub enum EngineError {
     #[error(transparent)]
     Weights(#[from] WeightsError),
-    #[error("device cuda:{0} is not available: this program was built without CUDA")]
-    NoCuda(usize),
+    #[error("device cuda:{ordinal} is not available: {cause}")]
+    Device { ordinal: usize, cause: DeviceError },
+    #[error("device cuda:{ordinal} cannot take the networks: {cause}")]
+    Load { ordinal: usize, cause: WeightsError },
+    /// With both figures.
+    #[error("device cuda:{ordinal} failed the self-test: {detail}")]
+    SelfTest { ordinal: usize, detail: String },
 }
 
-/// Networks loaded on one device.
+/// Networks loaded on one device, and on the CPU in any case.
 pub struct Engine {
     options: ScanOptions,
-    networks: owner::Networks,
+    runner: Runner<Networks>,
+    gpu: Option<Gpu>,
     info: EngineInfo,
 }
 
+/// A GPU that answers as the CPU does.
+struct Accelerator {
+    gpu: Gpu,
+    networks: Networks,
+    compared: Vec<Compared>,
+}
+
+/// Starts a GPU, loads the networks there and compares their answers with the CPU's.
+fn accelerator(
+    ordinal: usize,
+    weights: &WeightStore,
+    detectors: &[DetectorKind],
+    cpu: &Networks,
+) -> Result<Accelerator, EngineError> {
+    let (device, gpu) =
+        device::start(ordinal).map_err(|cause| EngineError::Device { ordinal, cause })?;
+    // What the device does here was never seen before on this machine: a defect in a kernel must
+    // not end the program where the CPU could do the work.
+    catch_unwind(AssertUnwindSafe(|| {
+        let networks = Networks::load(weights, &device, detectors)
+            .map_err(|cause| EngineError::Load { ordinal, cause })?;
+        let compared = networks::self_test(&networks, cpu)
+            .map_err(|detail| EngineError::SelfTest { ordinal, detail })?;
+        Ok(Accelerator { gpu, networks, compared })
+    }))
+    .unwrap_or_else(|_| {
+        let detail = "a defect in this program".to_owned();
+        Err(EngineError::SelfTest { ordinal, detail })
+    })
+}
+
+/// Whether all networks answer on the GPU `ordinal` as they do on the CPU, and how far apart.
+///
+/// # Errors
+/// Weights that cannot be loaded, a GPU that cannot be used, or the first answer that differs.
+pub fn self_test(ordinal: usize, weights: &WeightStore) -> Result<Vec<Compared>, EngineError> {
+    let cpu = Networks::load(weights, &Device::Cpu, &DetectorKind::ALL)?;
+    accelerator(ordinal, weights, &DetectorKind::ALL, &cpu).map(|a| a.compared)
+}
+
 impl Engine {
-    /// Loads and verifies the weights that the detectors need.
+    /// Loads and verifies the weights that the detectors need, and starts the device. Where the
+    /// choice of it was left open and a GPU cannot be used, the cause goes to the log and into
+    /// every report.
+    ///
+    /// # Errors
+    /// Weights that cannot be loaded; a GPU that was asked for and cannot be used.
     pub fn new(options: ScanOptions, weights: &WeightStore) -> Result<Self, EngineError> {
-        let device = match options.device {
-            DeviceChoice::Auto | DeviceChoice::Cpu => Device::Cpu,
-            DeviceChoice::Cuda(n) => return Err(EngineError::NoCuda(n)),
+        let cpu = Networks::load(weights, &Device::Cpu, &options.detectors)?;
+        let start = |ordinal| accelerator(ordinal, weights, &options.detectors, &cpu);
+        let mut device_note = None;
+        let found = match options.device {
+            DeviceChoice::Cpu => None,
+            DeviceChoice::Cuda(ordinal) => Some(start(ordinal)?),
+            // No network, nothing to start.
+            DeviceChoice::Auto if cpu.names().is_empty() => None,
+            DeviceChoice::Auto => match start(0) {
+                Ok(found) => Some(found),
+                // What was never meant to run on a GPU need not say that it does not.
+                Err(EngineError::Device { cause: DeviceError::NotBuilt, .. }) => None,
+                Err(error) => {
+                    let surprising = match &error {
+                        EngineError::Device { cause, .. } => cause.is_surprising(),
+                        _ => true,
+                    };
+                    if surprising {
+                        tracing::warn!("{error}; the CPU does the work");
+                    } else {
+                        tracing::info!("{error}; the CPU does the work");
+                    }
+                    device_note = Some(error.to_string());
+                    None
+                }
+            },
         };
-        let networks = owner::Networks::load(weights, &device, &options.detectors)?;
+        let (gpu, accelerator) = match found {
+            Some(found) => {
+                for Compared { network, difference } in &found.compared {
+                    tracing::info!("{network}: at most {difference:.6} from the CPU's answer");
+                }
+                (Some(found.gpu), Some(found.networks))
+            }
+            None => (None, None),
+        };
+        let runner = Runner::new(cpu, accelerator);
+        let networks = runner.cpu();
         let mut sums = BTreeMap::new();
         let mut precisions = BTreeMap::new();
         for name in networks.names() {
             sums.insert(name.to_owned(), weights.entry(name)?.sha256.clone());
-            precisions.insert(name, weights.precision(name, &device)?);
+            let precision = match &gpu {
+                Some(_) => Precision::F32,
+                None => weights.precision(name, &Device::Cpu)?,
+            };
+            precisions.insert(name, precision);
         }
         let mut kinds = options.detectors.clone();
         kinds.sort();
@@ -114,14 +215,30 @@ impl Engine {
         let info = EngineInfo {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             weights: sums,
-            device: "cpu".to_owned(),
+            device: match &gpu {
+                Some(gpu) => format!("cuda:{} {}", gpu.ordinal, gpu.name),
+                None => CPU.to_owned(),
+            },
+            device_note,
+            decoder: None,
             options: BTreeMap::from([
                 ("detectors".to_owned(), serde_json::json!(names)),
                 ("fps".to_owned(), serde_json::json!(options.fps)),
                 ("precision".to_owned(), serde_json::json!(precisions)),
             ]),
         };
-        Ok(Self { options, networks, info })
+        Ok(Self { options, runner, gpu, info })
+    }
+
+    /// The networks' calibrations, the same on every device.
+    fn networks(&self) -> &Networks {
+        self.runner.cpu()
+    }
+
+    /// The GPU that runs networks, unless it was given up.
+    fn active_gpu(&self) -> Option<usize> {
+        self.runner.accelerator()?;
+        self.gpu.as_ref().map(|gpu| gpu.ordinal)
     }
 
     /// What identifies results of this engine: version, weights, device, FFmpeg and options. Two engines
@@ -133,7 +250,8 @@ impl Engine {
             "schema": crate::report::SCHEMA_VERSION,
             "version": self.info.version,
             "weights": self.info.weights,
-            "device": self.info.device,
+            // Equal GPUs give equal results, wherever they are plugged in.
+            "device": self.gpu.as_ref().map_or(CPU.to_owned(), |gpu| format!("cuda {}", gpu.name)),
             "ffmpeg": crate::media::installed::installed().map(|i| i.libraries).ok(),
             "options": self.info.options,
         });
@@ -185,11 +303,122 @@ impl Engine {
             }
             // The owner ends with the last clone of the client.
             drop(client);
-            inbox.serve(&self.networks);
+            inbox.serve(&self.runner);
         });
     }
 }
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::{
+        media::DecoderKind,
+        report::{Reason, ReasonCode, Status},
+    };
+
+    #[derive(Default)]
+    struct Reports(Mutex<Vec<Report>>);
+
+    impl Observer for Reports {
+        fn progress(&self, _: &Path, _: i64, _: Option<i64>) {}
+        fn done(&self, report: Report) {
+            self.0.lock().unwrap().push(report);
+        }
+    }
+
+    fn scan(engine: &Engine) -> Vec<Report> {
+        let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo");
+        let paths = ["label-stripped.mp4", "label-intact.png"].map(|name| demo.join(name));
+        let reports = Reports::default();
+        engine.scan(&paths, &reports, &AtomicBool::new(false));
+        reports.0.into_inner().unwrap()
+    }
+
+    /// Without timings, and without what says which device it was.
+    fn judged(mut report: Report) -> (Report, EngineInfo, Vec<Reason>) {
+        report.timings = Default::default();
+        let engine = std::mem::replace(
+            &mut report.engine,
+            EngineInfo {
+                version: String::new(),
+                weights: BTreeMap::new(),
+                device: String::new(),
+                device_note: None,
+                decoder: None,
+                options: BTreeMap::new(),
+            },
+        );
+        let lost = |r: &Reason| r.code == ReasonCode::DeviceLost;
+        let told = report.reasons.iter().filter(|r| lost(r)).cloned().collect();
+        report.reasons.retain(|r| !lost(r));
+        (report, engine, told)
+    }
+
+    fn on(device: DeviceChoice) -> Engine {
+        let options = ScanOptions { device, jobs: 1, fps: 2.0, ..ScanOptions::default() };
+        Engine::new(options, &WeightStore::open(None).unwrap()).unwrap()
+    }
+
+    /// A device that has none of the networks fails at the first request, as one that is lost.
+    #[test]
+    fn a_lost_device_costs_no_file_and_is_told() {
+        let cpu = on(DeviceChoice::Cpu);
+        let mut engine = on(DeviceChoice::Cpu);
+        let store = WeightStore::open(None).unwrap();
+        let broken = Networks::load(&store, &Device::Cpu, &[]).unwrap();
+        let networks = Networks::load(&store, &Device::Cpu, &DetectorKind::ALL).unwrap();
+        engine.runner = Runner::new(networks, Some(broken));
+        engine.gpu = Some(Gpu {
+            ordinal: 60_000,
+            name: "NVIDIA Nothing".to_owned(),
+            memory: 1 << 30,
+            capability: (8, 0),
+        });
+        engine.info.device = "cuda:60000 NVIDIA Nothing".to_owned();
+        assert_ne!(engine.fingerprint(), cpu.fingerprint());
+
+        let (want, found) = (scan(&cpu), scan(&engine));
+        assert_eq!((want.len(), found.len()), (2, 2));
+        for (i, (want, found)) in want.into_iter().zip(found).enumerate() {
+            let (want, plain, _) = judged(want);
+            let (found, info, told) = judged(found);
+            assert_eq!(found, want);
+            assert_eq!(found.status, Status::Ok);
+            assert_eq!((plain.device.as_str(), plain.decoder), ("cpu", None));
+            assert_eq!(told.len(), 1);
+            let said = "cuda:60000 NVIDIA Nothing was lost: ";
+            assert!(told[0].detail.starts_with(said), "{}", told[0].detail);
+            if i == 0 {
+                assert_eq!(info.device, "cuda:60000 NVIDIA Nothing + cpu");
+                // The device was to decode the video too.
+                let decoder = info.decoder.unwrap();
+                assert_eq!(decoder.kind, DecoderKind::Software);
+                assert!(decoder.reason.is_some());
+            } else {
+                assert_eq!((info.device.as_str(), info.decoder), ("cpu", None));
+            }
+        }
+    }
+
+    #[test]
+    fn the_choice_left_open_finds_a_device_or_says_why_not() {
+        let engine = on(DeviceChoice::Auto);
+        match (&engine.gpu, &engine.info.device_note) {
+            (Some(gpu), None) => assert!(engine.info.device.ends_with(&gpu.name)),
+            (None, Some(why)) => {
+                assert!(cfg!(feature = "cuda") && engine.info.device == "cpu", "{why}");
+            }
+            (None, None) => assert!(!cfg!(feature = "cuda") && engine.info.device == "cpu"),
+            (Some(_), Some(why)) => panic!("a device and a cause against it: {why}"),
+        }
+        if engine.gpu.is_none() {
+            assert_eq!(engine.fingerprint(), on(DeviceChoice::Cpu).fingerprint());
+        }
+    }
 }

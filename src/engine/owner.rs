@@ -4,23 +4,14 @@
 
 use std::collections::VecDeque;
 
-use candle_core::{Device, Tensor};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::{
-    detect::{Detector, face_swap::FaceSwap, voice_clone::VoiceClone},
-    face::{Face, Rect, detect::MIN_CONFIDENCE},
-    models::{
-        silero_vad::{SileroVad, VadState},
-        weights::{WeightStore, WeightsError},
-        yunet::YuNet,
-    },
-    report::DetectorKind,
+pub use super::runner::InferenceError;
+use super::{
+    networks::{Heard, Networks},
+    runner::{Answer, Kind, Runner},
 };
-
-/// Names in the weights' manifest.
-const YUNET: &str = "yunet";
-const SILERO_VAD: &str = "silero-vad";
+use crate::{face::Face, models::silero_vad::VadState};
 
 /// Requests that wait before those who ask have to wait themselves.
 const QUEUE: usize = 32;
@@ -28,24 +19,6 @@ const QUEUE: usize = 32;
 const BATCH_PIXELS: usize = 2_000_000;
 const BATCH_CROPS: usize = 32;
 const BATCH_WAVES: usize = 16;
-
-/// Why a network gave no answer.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub struct InferenceError(String);
-
-impl InferenceError {
-    /// candle's errors end in a backtrace where RUST_BACKTRACE asks for one; a report takes one line.
-    fn new(what: &str, cause: &candle_core::Error) -> Self {
-        let cause = cause.to_string();
-        Self(format!("{what}: {}", cause.lines().next().unwrap_or_default()))
-    }
-}
-
-pub type Answer<T> = Result<T, InferenceError>;
-
-/// Probabilities of speech, and the state to go on with.
-pub type Heard = (Vec<f32>, Box<VadState>);
 
 /// Where the answer to one request arrives.
 pub struct Ticket<T>(Receiver<Answer<T>>);
@@ -83,94 +56,6 @@ enum Request {
         waves: Vec<Vec<f32>>,
         reply: Sender<Answer<Vec<f32>>>,
     },
-}
-
-/// The networks that the chosen detectors need.
-pub struct Networks {
-    device: Device,
-    detect: Option<YuNet>,
-    swap: Option<FaceSwap>,
-    activity: Option<SileroVad>,
-    clone: Option<VoiceClone>,
-}
-
-impl Networks {
-    pub fn load(
-        store: &WeightStore,
-        device: &Device,
-        detectors: &[DetectorKind],
-    ) -> Result<Self, WeightsError> {
-        let faces = detectors.contains(&DetectorKind::FaceSwap);
-        let voices = detectors.contains(&DetectorKind::VoiceClone);
-        Ok(Self {
-            device: device.clone(),
-            detect: faces.then(|| YuNet::new(&store.load(YUNET, device)?)).transpose()?,
-            swap: faces.then(|| FaceSwap::load(store, device)).transpose()?,
-            activity: voices
-                .then(|| SileroVad::new(&store.load(SILERO_VAD, device)?))
-                .transpose()?,
-            clone: voices.then(|| VoiceClone::load(store, device)).transpose()?,
-        })
-    }
-
-    /// Names of the weights in use.
-    pub fn names(&self) -> Vec<&'static str> {
-        let mut names = Vec::new();
-        names.extend(self.detect.as_ref().map(|_| YUNET));
-        names.extend(self.swap.as_ref().map(Detector::weights));
-        names.extend(self.activity.as_ref().map(|_| SILERO_VAD));
-        names.extend(self.clone.as_ref().map(Detector::weights));
-        names
-    }
-
-    pub fn face_swap(&self) -> Option<&FaceSwap> {
-        self.swap.as_ref()
-    }
-
-    pub fn voice_clone(&self) -> Option<&VoiceClone> {
-        self.clone.as_ref()
-    }
-
-    fn detect(&self, inputs: &[&[u8]], width: usize, height: usize) -> Answer<Vec<Vec<Face>>> {
-        let network = self.detect.as_ref().ok_or_else(|| missing("face detector"))?;
-        let mut bgr = Vec::with_capacity(inputs.len() * width * height * 3);
-        for rgb in inputs {
-            bgr.extend(rgb.chunks_exact(3).flat_map(|p| [p[2], p[1], p[0]]).map(f32::from));
-        }
-        let found = Tensor::from_vec(bgr, (inputs.len(), height, width, 3), &self.device)
-            .and_then(|input| network.forward(&input, MIN_CONFIDENCE))
-            .map_err(|e| InferenceError::new("face detector", &e))?;
-        Ok(found
-            .into_iter()
-            .map(|faces| {
-                faces
-                    .into_iter()
-                    .map(|f| Face {
-                        rect: Rect { x0: f.x, y0: f.y, x1: f.x + f.width, y1: f.y + f.height },
-                        confidence: f.score,
-                        landmarks: f.landmarks,
-                    })
-                    .collect()
-            })
-            .collect())
-    }
-
-    fn activity(&self, samples: &[f32], mut state: Box<VadState>) -> Answer<Heard> {
-        let network = self.activity.as_ref().ok_or_else(|| missing("voice activity"))?;
-        network
-            .forward(samples, &mut state)
-            .map(|probabilities| (probabilities, state))
-            .map_err(|e| InferenceError::new("voice activity", &e))
-    }
-}
-
-fn missing(what: &str) -> InferenceError {
-    InferenceError(format!("{what}: not loaded for the chosen detectors"))
-}
-
-fn score<D: Detector>(detector: Option<&D>, windows: &[D::Window]) -> Answer<Vec<f32>> {
-    let detector = detector.ok_or_else(|| missing("detector"))?;
-    detector.score(windows).map_err(|e| InferenceError::new(detector.weights(), &e))
 }
 
 /// How files ask. Cloned for each; the owner ends when the last clone is gone.
@@ -212,7 +97,7 @@ pub struct Inbox(Receiver<Request>);
 
 impl Inbox {
     /// Serves until every [`Client`] is gone.
-    pub fn serve(self, networks: &Networks) {
+    pub fn serve(self, runner: &Runner<Networks>) {
         let mut waiting: VecDeque<Request> = VecDeque::new();
         loop {
             if waiting.is_empty() {
@@ -227,13 +112,13 @@ impl Inbox {
             {
                 waiting.push_back(request);
             }
-            run_oldest(networks, &mut waiting);
+            run_oldest(runner, &mut waiting);
         }
     }
 }
 
 /// Runs the oldest request with as many like it as the budget allows, in order.
-fn run_oldest(networks: &Networks, waiting: &mut VecDeque<Request>) {
+fn run_oldest(runner: &Runner<Networks>, waiting: &mut VecDeque<Request>) {
     // A requester that gave up has dropped its ticket; the answer then goes nowhere.
     match waiting.pop_front() {
         None => {}
@@ -249,16 +134,14 @@ fn run_oldest(networks: &Networks, waiting: &mut VecDeque<Request>) {
                 }
                 other => Err(other),
             });
-            let inputs: Vec<&[u8]> = batch.iter().map(|(rgb, _)| rgb.as_slice()).collect();
-            match networks.detect(&inputs, width, height) {
-                Ok(found) => {
-                    for ((_, reply), faces) in batch.iter().zip(found) {
-                        let _ = reply.send(Ok(faces));
-                    }
-                }
-                Err(e) => batch.iter().for_each(|(_, reply)| {
-                    let _ = reply.send(Err(e.clone()));
-                }),
+            let (pictures, replies): (Vec<Vec<u8>>, Vec<_>) = batch.into_iter().unzip();
+            let parts = vec![1; pictures.len()];
+            let run = |networks: &Networks, pictures: &[Vec<u8>]| {
+                networks.detect(pictures, width, height)
+            };
+            let answers = runner.run(Kind::Detect, &pictures, &parts, width * height, run);
+            for (reply, answer) in replies.into_iter().zip(answers) {
+                let _ = reply.send(answer.and_then(|mut found| found.pop().ok_or_else(unanswered)));
             }
         }
         Some(Request::Swap { crops, reply }) => {
@@ -277,7 +160,7 @@ fn run_oldest(networks: &Networks, waiting: &mut VecDeque<Request>) {
                     other => Err(other),
                 },
             );
-            share(score(networks.swap.as_ref(), &windows), parts);
+            share(parts, |parts| runner.run(Kind::Swap, &windows, parts, 1, Networks::swap));
         }
         Some(Request::Clone { waves, reply }) => {
             let mut windows = waves;
@@ -295,10 +178,17 @@ fn run_oldest(networks: &Networks, waiting: &mut VecDeque<Request>) {
                     other => Err(other),
                 },
             );
-            share(score(networks.clone.as_ref(), &windows), parts);
+            share(parts, |parts| {
+                runner.run(Kind::Clone, &windows, parts, 1, Networks::clone_scores)
+            });
         }
         Some(Request::Activity { samples, state, reply }) => {
-            let _ = reply.send(networks.activity(&samples, state));
+            let run = |networks: &Networks, windows: &[(Vec<f32>, Box<VadState>)]| {
+                windows.iter().map(|(samples, state)| networks.activity(samples, state)).collect()
+            };
+            let mut answers = runner.run(Kind::Activity, &[(samples, state)], &[1], 1, run);
+            let answer = answers.pop().unwrap_or_else(|| Err(unanswered()));
+            let _ = reply.send(answer.and_then(|mut heard| heard.pop().ok_or_else(unanswered)));
         }
     }
 }
@@ -322,18 +212,17 @@ fn take_like(
     }
 }
 
-/// Gives each requester its part of a batch's scores.
-fn share(scores: Answer<Vec<f32>>, parts: Vec<(usize, Sender<Answer<Vec<f32>>>)>) {
-    let mut from = 0;
-    for (n, reply) in parts {
-        let part = match &scores {
-            Ok(scores) => scores
-                .get(from..from + n)
-                .map(<[f32]>::to_vec)
-                .ok_or_else(|| InferenceError("fewer scores than windows".into())),
-            Err(e) => Err(e.clone()),
-        };
-        let _ = reply.send(part);
-        from += n;
+fn unanswered() -> InferenceError {
+    InferenceError("no answer".into())
+}
+
+/// Gives each requester its own scores.
+fn share(
+    parts: Vec<(usize, Sender<Answer<Vec<f32>>>)>,
+    run: impl FnOnce(&[usize]) -> Vec<Answer<Vec<f32>>>,
+) {
+    let (parts, replies): (Vec<usize>, Vec<_>) = parts.into_iter().unzip();
+    for (reply, answer) in replies.into_iter().zip(run(&parts)) {
+        let _ = reply.send(answer);
     }
 }

@@ -87,8 +87,8 @@ impl Engine {
                 });
             }
             drop((client, send));
-            let networks = &self.networks;
-            scope.spawn(move || inbox.serve(networks));
+            let runner = &self.runner;
+            scope.spawn(move || inbox.serve(runner));
             let mut waiting = std::collections::BTreeMap::new();
             let mut turn = 0;
             for (i, row) in receive {
@@ -105,7 +105,7 @@ impl Engine {
     }
 
     fn score_crop(&self, client: &owner::Client, path: &Path) -> Scored {
-        let Some(calibration) = self.networks.face_swap().map(Detector::calibration) else {
+        let Some(calibration) = self.networks().face_swap().map(Detector::calibration) else {
             return Scored::failed(
                 "inference_error",
                 "face-swap is not among the engine's detectors".to_owned(),
@@ -151,10 +151,10 @@ impl Engine {
         };
         let (calibration, rule) = match detector {
             DetectorKind::FaceSwap => {
-                (self.networks.face_swap().map(Detector::calibration), Rule::FACE)
+                (self.networks().face_swap().map(Detector::calibration), Rule::FACE)
             }
             DetectorKind::VoiceClone => {
-                (self.networks.voice_clone().map(Detector::calibration), Rule::SPEECH)
+                (self.networks().voice_clone().map(Detector::calibration), Rule::SPEECH)
             }
             DetectorKind::LabelStrip => (None, Rule::FACE),
         };
@@ -206,7 +206,7 @@ fn pool(track: &crate::report::Track, rule: &Rule, calibration: &Calibration) ->
 fn first_frame(path: &Path) -> Result<Frame, (&'static str, String)> {
     let failed = |e: MediaError| (e.code(), e.to_string());
     let source = Source::open(path, &Limits::default()).map_err(failed)?;
-    let options = DecodeOptions { fps: 1.0, video: true, audio: false, threads: 1 };
+    let options = DecodeOptions { fps: 1.0, video: true, audio: false, threads: 1, hardware: None };
     let mut first = None;
     let mut fault = None;
     source

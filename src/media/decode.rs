@@ -4,11 +4,14 @@ use std::ops::ControlFlow;
 
 use ffmpeg_next as ffmpeg;
 use ffmpeg_next::codec::decoder::{self, Check};
-use ffmpeg_next::{Discard, Packet, Rational, ffi, frame};
+use ffmpeg_next::{Codec, Discard, Packet, Rational, ffi, frame};
 
 use super::convert::{Orientation, PictureConverter, SAMPLE_RATE, SoundConverter};
+use super::hardware::{Broken, Hardware, Nvdec, PictureDecoder};
 use super::source::{Source, Track, known, to_us};
-use super::{Audio, DecodeOptions, Event, Fault, Frame, MediaError, MediaKind};
+use super::{
+    Audio, DecodeOptions, DecoderKind, DecoderUse, Event, Fault, Frame, MediaError, MediaKind,
+};
 
 /// Faults that are told one by one; the rest are counted.
 const MAX_FAULTS: usize = 32;
@@ -36,6 +39,8 @@ impl Source {
     /// enough apart, pictures that no other refers to are skipped undecoded; a sample may then be
     /// the next reference picture.
     ///
+    /// Says what decoded the video, where a GPU was to do it.
+    ///
     /// # Errors
     /// Broken places are [`Event::Fault`]s, at most 33 a file, and no errors. An error means that
     /// nothing could be decoded: a still whose picture is broken, or decoders that did not start.
@@ -43,13 +48,31 @@ impl Source {
         self,
         options: &DecodeOptions,
         sink: &mut dyn FnMut(Event) -> ControlFlow<()>,
-    ) -> Result<(), MediaError> {
-        let mut pass = Pass::new(self, options, sink)?;
+    ) -> Result<Option<DecoderUse>, MediaError> {
+        let hardware = |source: &Source, index: usize| {
+            let nvdec = options.hardware.map(|ordinal| Nvdec::new(source, index, ordinal))?;
+            Some(nvdec.map(|decoder| Box::new(decoder) as Box<dyn PictureDecoder>))
+        };
+        self.decode_with(options, &hardware, sink)
+    }
+
+    /// As [`decode`](Self::decode), with what `hardware` opens in the place of the GPU's decoder.
+    pub(super) fn decode_with(
+        self,
+        options: &DecodeOptions,
+        hardware: OpenHardware<'_>,
+        sink: &mut dyn FnMut(Event) -> ControlFlow<()>,
+    ) -> Result<Option<DecoderUse>, MediaError> {
+        let mut pass = Pass::new(self, options, hardware, sink)?;
         // A break is the caller's wish, not a failure.
         let _ = pass.run();
         pass.finish()
     }
 }
+
+/// Opens the GPU's decoder for a stream, or says why there is none; `None` where none is wanted.
+pub(super) type OpenHardware<'a> =
+    &'a dyn Fn(&Source, usize) -> Option<Result<Box<dyn PictureDecoder>, String>>;
 
 /// The way out to the caller. Counts faults.
 struct Out<'a> {
@@ -101,17 +124,20 @@ impl<'a> Pass<'a> {
     fn new(
         mut source: Source,
         options: &DecodeOptions,
+        hardware: OpenHardware<'_>,
         sink: &'a mut dyn FnMut(Event) -> ControlFlow<()>,
     ) -> Result<Self, MediaError> {
         let mut problems = Vec::new();
         let video = match &source.video {
-            Some(track) if options.video => match VideoTrack::new(&source, track, options) {
-                Ok(track) => Some(track),
-                Err(problem) => {
-                    problems.push((track.index, problem));
-                    None
+            Some(track) if options.video => {
+                match VideoTrack::new(&source, track, options, hardware) {
+                    Ok(track) => Some(track),
+                    Err(problem) => {
+                        problems.push((track.index, problem));
+                        None
+                    }
                 }
-            },
+            }
             _ => None,
         };
         let mut audio = Vec::new();
@@ -229,13 +255,13 @@ impl<'a> Pass<'a> {
         self.out.fault(None, self.clock.end_us, message)
     }
 
-    fn finish(self) -> Result<(), MediaError> {
+    fn finish(self) -> Result<Option<DecoderUse>, MediaError> {
         let wanted = self.video.is_some() && !self.source.guard.stopped();
         if self.source.info.kind == MediaKind::Image && wanted && self.out.frames == 0 {
             let detail = self.out.first_fault.unwrap_or_else(|| "it holds no picture".into());
             return Err(MediaError::Damaged { path: self.source.path, detail });
         }
-        Ok(())
+        Ok(self.video.and_then(|video| video.decoder_use))
     }
 }
 
@@ -301,10 +327,20 @@ impl Clock {
     }
 }
 
-/// Opens the decoder of a stream; not yet started.
-fn new_decoder(source: &Source, index: usize, threads: usize) -> Result<decoder::Decoder, String> {
+/// FFmpeg's first choice of a decoder for a stream.
+fn usual_codec(source: &Source, index: usize) -> Result<Codec, String> {
     let stream = source.input.stream(index).ok_or("the stream is gone")?;
-    let codec = ffmpeg::decoder::find(stream.parameters().id()).ok_or("there is none")?;
+    ffmpeg::decoder::find(stream.parameters().id()).ok_or_else(|| "there is none".to_owned())
+}
+
+/// Prepares a decoder for a stream; not yet started.
+pub(super) fn new_decoder(
+    source: &Source,
+    index: usize,
+    threads: usize,
+    codec: Codec,
+) -> Result<decoder::Decoder, String> {
+    let stream = source.input.stream(index).ok_or("the stream is gone")?;
     let mut context = ffmpeg::codec::Context::new_with_codec(codec);
     context.set_parameters(stream.parameters()).map_err(|e| e.to_string())?;
     // SAFETY: the context is valid and not opened yet, when these fields may be set.
@@ -348,13 +384,13 @@ impl FaultRun {
 }
 
 /// What a decoder has after being asked.
-enum Received {
+pub(super) enum Received {
     Frame,
     Nothing,
     Error(String),
 }
 
-fn receive(decoder: &mut decoder::Opened, frame: &mut ffmpeg::Frame) -> Received {
+pub(super) fn receive(decoder: &mut decoder::Opened, frame: &mut ffmpeg::Frame) -> Received {
     match decoder.receive_frame(frame) {
         Ok(()) => Received::Frame,
         Err(ffmpeg::Error::Eof) => Received::Nothing,
@@ -363,7 +399,7 @@ fn receive(decoder: &mut decoder::Opened, frame: &mut ffmpeg::Frame) -> Received
     }
 }
 
-fn send(decoder: &mut decoder::Opened, packet: Option<&Packet>) -> Result<(), String> {
+pub(super) fn send(decoder: &mut decoder::Opened, packet: Option<&Packet>) -> Result<(), String> {
     let sent = match packet {
         Some(packet) => decoder.send_packet(packet),
         None => decoder.send_eof(),
@@ -376,6 +412,7 @@ fn send(decoder: &mut decoder::Opened, packet: Option<&Packet>) -> Result<(), St
 }
 
 /// Picks the first picture at or after each point of a grid that begins at the first picture.
+#[derive(Clone)]
 struct Sampler {
     interval_us: Option<f64>,
     first_us: Option<i64>,
@@ -409,9 +446,24 @@ impl Sampler {
     }
 }
 
+/// What a decoder need not decode.
+fn discard(skipping: bool) -> Discard {
+    if skipping { Discard::NonReference } else { Discard::Default }
+}
+
+fn software(codec: &str, reason: &str) -> DecoderUse {
+    DecoderUse { kind: DecoderKind::Software, reason: Some(format!("{codec}: {reason}")) }
+}
+
 struct VideoTrack {
     index: usize,
     decoder: decoder::Opened,
+    /// The GPU's decoder, until it fails.
+    hardware: Option<Hardware>,
+    decoder_use: Option<DecoderUse>,
+    /// Times of pictures that the GPU's decoder gave before it failed, and that software decodes
+    /// again.
+    shown: Vec<i64>,
     base: Rational,
     start_us: i64,
     frame_us: i64,
@@ -426,13 +478,19 @@ struct VideoTrack {
 }
 
 impl VideoTrack {
-    fn new(source: &Source, track: &Track, options: &DecodeOptions) -> Result<Self, String> {
+    fn new(
+        source: &Source,
+        track: &Track,
+        options: &DecodeOptions,
+        hardware: OpenHardware<'_>,
+    ) -> Result<Self, String> {
         let codec = codec_name(source, track.index);
         let start = || {
             let still = source.info.kind == MediaKind::Image;
             let stream = source.input.stream(track.index).ok_or("the stream is gone")?;
-            let mut decoder =
-                new_decoder(source, track.index, if still { 1 } else { options.threads })?;
+            let threads = if still { 1 } else { options.threads };
+            let usual = usual_codec(source, track.index)?;
+            let mut decoder = new_decoder(source, track.index, threads, usual)?;
             let rate = stream.avg_frame_rate();
             let frame_us = match (rate.numerator(), rate.denominator()) {
                 (num, den) if num > 0 && den > 0 => 1_000_000 * i64::from(den) / i64::from(num),
@@ -441,12 +499,24 @@ impl VideoTrack {
             let sampler = Sampler::new(options.fps);
             let skipping = !still
                 && sampler.interval_us.is_some_and(|interval| interval >= 2.5 * frame_us as f64);
-            if skipping {
-                decoder.skip_frame(Discard::NonReference);
-            }
+            decoder.skip_frame(discard(skipping));
+            // A single picture is not worth the way to a GPU.
+            let opened = if still { None } else { hardware(source, track.index) };
+            let (hardware, decoder_use) = match opened {
+                Some(Ok(mut opened)) => {
+                    opened.skip(discard(skipping));
+                    let nvdec = DecoderUse { kind: DecoderKind::Nvdec, reason: None };
+                    (Some(Hardware::new(opened)), Some(nvdec))
+                }
+                Some(Err(reason)) => (None, Some(software(&codec, &reason))),
+                None => (None, None),
+            };
             Ok::<_, String>(Self {
                 index: track.index,
                 decoder: decoder.open().map_err(|e| e.to_string())?,
+                hardware,
+                decoder_use,
+                shown: Vec::new(),
                 base: stream.time_base(),
                 start_us: source.start_us,
                 frame_us,
@@ -475,6 +545,73 @@ impl VideoTrack {
         {
             self.run.bad(out, "cut short: the picture's end marker is missing")?;
         }
+        let Some(mut hardware) = self.hardware.take() else {
+            return self.feed_software(packet, out);
+        };
+        match self.feed_hardware(&mut hardware, packet, out) {
+            Ok(flow) => {
+                self.hardware = Some(hardware);
+                flow
+            }
+            Err(reason) => {
+                let Broken { reason, packets, shown } = hardware.give_up(reason);
+                self.decoder_use = Some(software(&self.run.codec, &self.told(&reason)));
+                self.decoder.skip_frame(discard(self.skipping));
+                self.shown = shown;
+                for packet in &packets {
+                    self.feed_software(Some(packet), out)?;
+                }
+                match packet {
+                    Some(_) => ControlFlow::Continue(()),
+                    None => self.feed_software(None, out),
+                }
+            }
+        }
+    }
+
+    /// Why the GPU's decoder was given up, and when.
+    fn told(&self, reason: &str) -> String {
+        match self.run.last_good_us {
+            Some(us) => {
+                format!("the GPU's decoder broke off after {:.3} s: {reason}", us as f64 / 1e6)
+            }
+            None => format!("the GPU's decoder gave no picture: {reason}"),
+        }
+    }
+
+    /// An error is why software must go on.
+    fn feed_hardware(
+        &mut self,
+        hardware: &mut Hardware,
+        packet: Option<&Packet>,
+        out: &mut Out<'_>,
+    ) -> Result<ControlFlow<()>, String> {
+        hardware.send(packet)?;
+        let mut picture = frame::Video::empty();
+        loop {
+            match hardware.receive(&mut picture) {
+                Received::Frame => {}
+                Received::Nothing => return Ok(ControlFlow::Continue(())),
+                Received::Error(reason) => return Err(reason),
+            }
+            let skipping = self.skipping;
+            let flow = self.picture(&mut picture, Some(hardware), out)?;
+            hardware.done_with(&picture);
+            if flow.is_break() {
+                return Ok(flow);
+            }
+            if skipping != self.skipping {
+                hardware.skip(discard(self.skipping));
+            }
+            if let Some(reason) = hardware.refusal()
+                && self.decoder_use.as_ref().is_some_and(|u| u.kind == DecoderKind::Nvdec)
+            {
+                self.decoder_use = Some(software(&self.run.codec, reason));
+            }
+        }
+    }
+
+    fn feed_software(&mut self, packet: Option<&Packet>, out: &mut Out<'_>) -> ControlFlow<()> {
         if let Err(error) = send(&mut self.decoder, packet) {
             self.run.bad(out, &error)?;
         }
@@ -484,7 +621,10 @@ impl VideoTrack {
             match receive(&mut self.decoder, &mut picture) {
                 Received::Frame => {
                     errors = 0;
-                    self.picture(&picture, out)?;
+                    // Software's pictures are on the host already.
+                    if let Ok(flow) = self.picture(&mut picture, None, out) {
+                        flow?;
+                    }
                     if self.still && out.frames > 0 {
                         return ControlFlow::Continue(());
                     }
@@ -502,7 +642,20 @@ impl VideoTrack {
         }
     }
 
-    fn picture(&mut self, picture: &frame::Video, out: &mut Out<'_>) -> ControlFlow<()> {
+    /// An error is why software must decode this picture again: it could not be brought to the
+    /// host from `hardware`, where it is.
+    fn picture(
+        &mut self,
+        picture: &mut frame::Video,
+        hardware: Option<&Hardware>,
+        out: &mut Out<'_>,
+    ) -> Result<ControlFlow<()>, String> {
+        if !self.shown.is_empty()
+            && let Some(at) = self.shown.iter().position(|t| Some(*t) == picture.timestamp())
+        {
+            self.shown.swap_remove(at);
+            return Ok(ControlFlow::Continue(()));
+        }
         let time_us = match picture.timestamp() {
             _ if self.still => 0,
             Some(time) => to_us(time, self.base).saturating_sub(self.start_us),
@@ -513,11 +666,11 @@ impl VideoTrack {
         let duration_us = if duration > 0 { to_us(duration, self.base) } else { self.frame_us };
         self.expected_us = time_us.saturating_add(duration_us);
         if picture.is_corrupt() || picture.has_decode_errors() {
-            return self.run.bad(out, "damaged picture");
+            return Ok(self.run.bad(out, "damaged picture"));
         }
         // Before the presentation's beginning, as where an edit list cuts into a group.
         if time_us < -TIME_TOLERANCE_US / 2 {
-            return ControlFlow::Continue(());
+            return Ok(ControlFlow::Continue(()));
         }
         let time_us = time_us.max(0);
         self.run.good(time_us);
@@ -526,10 +679,16 @@ impl VideoTrack {
             self.skipping = false;
             self.decoder.skip_frame(Discard::Default);
         }
+        let before = self.sampler.clone();
         if !self.sampler.takes(time_us) {
-            return ControlFlow::Continue(());
+            return Ok(ControlFlow::Continue(()));
         }
-        match self.converter.convert(picture, self.orientation, self.still) {
+        // Only the pictures that are looked at make the way from the GPU.
+        if let Some(Err(reason)) = hardware.map(|hardware| hardware.to_host(picture)) {
+            self.sampler = before;
+            return Err(reason);
+        }
+        let flow = match self.converter.convert(picture, self.orientation, self.still) {
             Ok(rgb) => {
                 out.frames += 1;
                 (out.sink)(Event::Frame(Frame {
@@ -541,7 +700,8 @@ impl VideoTrack {
                 }))
             }
             Err(error) => self.run.bad(out, &error),
-        }
+        };
+        Ok(flow)
     }
 }
 
@@ -568,7 +728,8 @@ impl AudioTrack {
         let codec = codec_name(source, track.index);
         let start = || {
             let stream = source.input.stream(track.index).ok_or("the stream is gone")?;
-            let decoder = new_decoder(source, track.index, 1)?;
+            let usual = usual_codec(source, track.index)?;
+            let decoder = new_decoder(source, track.index, 1, usual)?;
             Ok::<_, String>(Self {
                 index: track.index,
                 decoder: decoder.open().map_err(|e| e.to_string())?,

@@ -5,6 +5,7 @@
 
 mod convert;
 mod decode;
+mod hardware;
 pub mod installed;
 mod io;
 mod source;
@@ -111,6 +112,25 @@ pub struct DecodeOptions {
     pub audio: bool,
     /// Threads for FFmpeg's decoders; 0 lets FFmpeg choose.
     pub threads: usize,
+    /// The NVIDIA GPU that is to decode videos, by its CUDA number. Where it cannot, or breaks
+    /// off, software decodes the same pictures, and [`DecoderUse`] says why.
+    pub hardware: Option<usize>,
+}
+
+/// What decoded a video.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct DecoderUse {
+    pub kind: DecoderKind,
+    /// Why the GPU did not decode it, or not to the end.
+    pub reason: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DecoderKind {
+    /// The GPU's own decoder, from the first picture to the last.
+    Nvdec,
+    Software,
 }
 
 /// Bounds that keep one hostile file from harming the others.

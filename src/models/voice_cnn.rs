@@ -12,6 +12,11 @@ use super::inverted_residual::{BlockSpec, ConvBn};
 use super::weights::{Tensors, WeightsError};
 use crate::nn::{Activation, Conv2d, Linear, Separable, in_groups, mean_std_pool};
 use crate::speech::features::{BANDS, FRAMES, Features};
+#[cfg(feature = "cuda")]
+use crate::{
+    nn::cuda::SpectralFrontEnd,
+    speech::features::{FeaturesError, SPECTRUM, WINDOW},
+};
 
 /// Its name in the manifest.
 pub const NETWORK: &str = "voice-cnn";
@@ -44,6 +49,9 @@ pub struct VoiceCnn {
     head: Conv2d,
     classifier: Linear,
     device: Device,
+    /// Where the network is on a GPU, its front end is too.
+    #[cfg(feature = "cuda")]
+    front_end: Option<SpectralFrontEnd>,
 }
 
 const fn stem() -> ConvBn {
@@ -88,6 +96,18 @@ pub fn shapes() -> Shapes {
     shapes
 }
 
+/// The windows one behind the other.
+#[cfg(feature = "cuda")]
+fn samples(windows: &[&[f32]]) -> Result<Vec<f32>> {
+    match windows.iter().position(|w| w.len() != WINDOW) {
+        Some(index) => {
+            let error = FeaturesError::Length { index, found: windows[index].len() };
+            Err(candle_core::Error::wrap(error))
+        }
+        None => Ok(windows.concat()),
+    }
+}
+
 impl VoiceCnn {
     /// Folds the batch norms and packs the weights.
     ///
@@ -109,6 +129,14 @@ impl VoiceCnn {
             classifier: Linear::new(weight, Some(bias), Activation::None)
                 .map_err(|e| tensors.unfit("classifier.weight", &e))?,
             device: weight.device().clone(),
+            #[cfg(feature = "cuda")]
+            front_end: match weight.device() {
+                Device::Cuda(_) => Some(
+                    SpectralFrontEnd::new(SPECTRUM, weight.device())
+                        .map_err(|e| tensors.unfit("classifier.weight", &e))?,
+                ),
+                _ => None,
+            },
         })
     }
 
@@ -120,6 +148,13 @@ impl VoiceCnn {
     pub fn forward(&self, windows: &[&[f32]]) -> Result<Vec<f32>> {
         let mut logits = Vec::with_capacity(windows.len());
         for windows in windows.chunks(BATCH) {
+            #[cfg(feature = "cuda")]
+            if let Some(front_end) = &self.front_end {
+                let samples = samples(windows)?;
+                let x = Tensor::from_vec(samples, (windows.len(), WINDOW), &self.device)?;
+                logits.extend(self.forward_features(&front_end.forward(&x)?)?);
+                continue;
+            }
             let features = self.features.batch(windows).map_err(candle_core::Error::wrap)?;
             let shape = (windows.len(), BANDS, FRAMES, 1);
             logits.extend(self.forward_features(&Tensor::from_vec(

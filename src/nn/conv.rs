@@ -1,5 +1,7 @@
 //! Convolutions and linear layers.
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
 use super::depthwise::Depthwise;
@@ -8,6 +10,8 @@ use super::separable::Stages;
 use super::simd::{Isa, dispatch};
 use super::team::{for_each_task, is_alone};
 use super::{Activation, Output, OutputPtr, Precision, contiguous, nhwc, shaped};
+#[cfg(feature = "cuda")]
+use super::{cuda, gpu::conv::ConvShape};
 
 /// Zeros around the picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -57,6 +61,9 @@ pub struct Conv2d {
     pub(super) out_channels: usize,
     pub(super) config: ConvConfig,
     pub(super) weights: Weights,
+    /// Where the weights came on a GPU.
+    #[cfg(feature = "cuda")]
+    device_weights: Option<cuda::LayerWeights>,
 }
 
 pub(super) enum Weights {
@@ -94,6 +101,8 @@ impl Conv2d {
             bail!("conv2d: stride {:?}", config.stride);
         }
         let values = weight.flatten_all()?.to_vec1::<f32>()?;
+        #[cfg(feature = "cuda")]
+        let device_weights = cuda::LayerWeights::new(weight, bias, config.groups != 1)?;
         let bias = bias_values("conv2d", bias, out)?;
         let (channels, weights) = if config.groups == 1 {
             // Input values come as [ky][kx][channel].
@@ -137,7 +146,15 @@ impl Conv2d {
                 config.groups
             );
         };
-        Ok(Self { kernel: (kh, kw), channels, out_channels: out, config, weights })
+        Ok(Self {
+            kernel: (kh, kw),
+            channels,
+            out_channels: out,
+            config,
+            weights,
+            #[cfg(feature = "cuda")]
+            device_weights,
+        })
     }
 
     /// [n, h, w, in] → [n, (h + padding - kh) / stride + 1, likewise, out].
@@ -188,6 +205,23 @@ impl Conv2d {
             (padded_h - self.kernel.0) / self.config.stride.0 + 1,
             (padded_w - self.kernel.1) / self.config.stride.1 + 1,
         ])
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda(
+        &self,
+        x: cuda::Argument<'_>,
+        residual: Option<cuda::Argument<'_>>,
+    ) -> Result<(CudaStorage, Shape)> {
+        let shape = ConvShape {
+            input: nhwc("conv2d", x.1)?,
+            output: self.out_shape(x.1)?,
+            kernel: self.kernel,
+            stride: self.config.stride,
+            padding: (self.config.padding.top, self.config.padding.left),
+            activation: self.config.activation,
+        };
+        cuda::conv2d("conv2d", self.device_weights.as_ref(), &shape, x, residual)
     }
 
     fn out_shape(&self, layout: &Layout) -> Result<[usize; 4]> {
@@ -412,6 +446,11 @@ impl CustomOp1 for Conv2d {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         self.cpu(storage, layout, None)
     }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, storage: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        self.cuda((storage, layout), None)
+    }
 }
 
 impl CustomOp2 for Conv2d {
@@ -428,12 +467,26 @@ impl CustomOp2 for Conv2d {
     ) -> Result<(CpuStorage, Shape)> {
         self.cpu(s1, l1, Some((s2, l2)))
     }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        s1: &CudaStorage,
+        l1: &Layout,
+        s2: &CudaStorage,
+        l2: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.cuda((s1, l1), Some((s2, l2)))
+    }
 }
 
 /// `activation(x * weight^T + bias)`.
 pub struct Linear {
     weights: Packed,
     activation: Activation,
+    /// Where the weights came on a GPU.
+    #[cfg(feature = "cuda")]
+    device_weights: Option<cuda::LayerWeights>,
 }
 
 impl Linear {
@@ -447,11 +500,15 @@ impl Linear {
             bail!("linear: empty weight {:?}", weight.dims());
         }
         let values = weight.flatten_all()?.to_vec1::<f32>()?;
+        #[cfg(feature = "cuda")]
+        let device_weights = cuda::LayerWeights::new(weight, bias, false)?;
         let bias = bias_values("linear", bias, out)?;
         let at = |o: usize, i: usize| values[o * k + i];
         Ok(Self {
             weights: Packed::new(Isa::best(), Precision::F32, out, k, at, bias.as_deref()),
             activation,
+            #[cfg(feature = "cuda")]
+            device_weights,
         })
     }
 
@@ -484,5 +541,19 @@ impl CustomOp1 for Linear {
         rows_times_matrix(&self.weights, x, n, None, output.ptr(), self.activation);
         // SAFETY: the tasks cover all rows and all outputs.
         Ok(unsafe { output.finish() })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, storage: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let n = self.batch(layout)?;
+        let shape = ConvShape {
+            input: [n, 1, 1, self.weights.k],
+            output: [n, 1, 1, self.weights.out],
+            kernel: (1, 1),
+            stride: (1, 1),
+            padding: (0, 0),
+            activation: self.activation,
+        };
+        cuda::conv2d("linear", self.device_weights.as_ref(), &shape, (storage, layout), None)
     }
 }

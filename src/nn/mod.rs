@@ -9,7 +9,10 @@
 //! the batch that it travels in and however many threads run (`team.rs`).
 
 mod conv;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 mod depthwise;
+pub mod gpu;
 mod matrix;
 mod pool;
 mod separable;
@@ -208,7 +211,8 @@ fn shaped(raw: &Tensor, shape: impl Into<Shape>) -> Result<Tensor> {
 /// Runs a network over a batch. As many inputs as the threads can share evenly go through all
 /// layers on one thread each, at most `group` together, so that what passes between layers stays
 /// in that core's cache and no layer waits for another thread; the threads share the layers of
-/// the inputs that are left. By this room's rule the groups change no bit of the result.
+/// the inputs that are left. By this room's rule the groups change no bit of the result. On a GPU
+/// the whole batch goes together.
 ///
 /// # Errors
 /// The first group's that fails.
@@ -218,6 +222,10 @@ pub fn in_groups<T: Send>(
     run: impl Fn(&Tensor) -> Result<Vec<T>> + Sync,
 ) -> Result<Vec<T>> {
     let n = x.dim(0)?;
+    if !x.device().is_cpu() {
+        // The threads of the team are for the CPU's operations.
+        return run(x);
+    }
     team::team().lead(|threads| {
         let shared = n % threads;
         let each = (n - shared) / threads;

@@ -1,7 +1,11 @@
 //! Pooling and resizing.
 
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
+#[cfg(feature = "cuda")]
+use super::cuda;
 use super::simd::{Isa, Kernel, Simd, dispatch};
 use super::team::for_each_task;
 use super::{Output, OutputPtr, contiguous, nhwc, shaped};
@@ -49,16 +53,23 @@ pub fn mean_std_pool(x: &Tensor, eps: f32) -> Result<Tensor> {
 
 struct MaxPool2x2;
 
+impl MaxPool2x2 {
+    fn shape(layout: &Layout) -> Result<[usize; 4]> {
+        let shape = nhwc("max_pool_2x2", layout)?;
+        if shape[1] < 2 || shape[2] < 2 {
+            bail!("max_pool_2x2: input {shape:?} is smaller than 2x2");
+        }
+        Ok(shape)
+    }
+}
+
 impl CustomOp1 for MaxPool2x2 {
     fn name(&self) -> &'static str {
         "max_pool_2x2"
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let [n, h, w, c] = nhwc(self.name(), layout)?;
-        if h < 2 || w < 2 {
-            bail!("max_pool_2x2: input {:?} is smaller than 2x2", [n, h, w, c]);
-        }
+        let [n, h, w, c] = Self::shape(layout)?;
         let x = contiguous(self.name(), storage, layout)?;
         let (out_h, out_w) = (h / 2, w / 2);
         let mut output = Output::new(n * out_h * out_w * c);
@@ -77,6 +88,11 @@ impl CustomOp1 for MaxPool2x2 {
         });
         // SAFETY: all rows were written.
         Ok(unsafe { output.finish() })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, storage: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        cuda::max_pool(self.name(), Self::shape(layout)?, (storage, layout))
     }
 }
 
@@ -121,6 +137,21 @@ impl Kernel for MaxRow<'_> {
 
 struct Upsample2xAdd;
 
+impl Upsample2xAdd {
+    /// Of the larger picture.
+    fn shape(large: &Layout, small: &Layout) -> Result<[usize; 4]> {
+        let [n, h, w, c] = nhwc("upsample_2x_add", large)?;
+        if small.shape().dims() != [n, h / 2, w / 2, c] || h % 2 != 0 || w % 2 != 0 {
+            bail!(
+                "upsample_2x_add: {:?} is not twice the size of {:?}",
+                large.shape().dims(),
+                small.shape().dims()
+            );
+        }
+        Ok([n, h, w, c])
+    }
+}
+
 impl CustomOp2 for Upsample2xAdd {
     fn name(&self) -> &'static str {
         "upsample_2x_add"
@@ -133,14 +164,7 @@ impl CustomOp2 for Upsample2xAdd {
         s2: &CpuStorage,
         l2: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let [n, h, w, c] = nhwc(self.name(), l1)?;
-        if l2.shape().dims() != [n, h / 2, w / 2, c] || h % 2 != 0 || w % 2 != 0 {
-            bail!(
-                "upsample_2x_add: {:?} is not twice the size of {:?}",
-                l1.shape().dims(),
-                l2.shape().dims()
-            );
-        }
+        let [n, h, w, c] = Self::shape(l1, l2)?;
         let large = contiguous(self.name(), s1, l1)?;
         let small = contiguous(self.name(), s2, l2)?;
         let mut output = Output::new(large.len());
@@ -160,6 +184,17 @@ impl CustomOp2 for Upsample2xAdd {
         });
         // SAFETY: all rows were written.
         Ok(unsafe { output.finish() })
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        s1: &CudaStorage,
+        l1: &Layout,
+        s2: &CudaStorage,
+        l2: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        cuda::upsample_add(self.name(), Self::shape(l1, l2)?, (s1, l1), (s2, l2))
     }
 }
 
@@ -199,16 +234,23 @@ struct Statistics {
     eps: Option<f32>,
 }
 
+impl Statistics {
+    fn shape(&self, layout: &Layout) -> Result<[usize; 4]> {
+        let shape = nhwc(CustomOp1::name(self), layout)?;
+        if shape[1..].contains(&0) {
+            bail!("{}: empty input {shape:?}", CustomOp1::name(self));
+        }
+        Ok(shape)
+    }
+}
+
 impl CustomOp1 for Statistics {
     fn name(&self) -> &'static str {
         if self.eps.is_some() { "mean_std_pool" } else { "global_avg_pool" }
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let [n, h, w, c] = nhwc(self.name(), layout)?;
-        if h * w * c == 0 {
-            bail!("{}: empty input {:?}", self.name(), [n, h, w, c]);
-        }
+        let [n, h, w, c] = self.shape(layout)?;
         let x = contiguous(self.name(), storage, layout)?;
         let width = if self.eps.is_some() { 2 * c } else { c };
         let scale = 1.0 / (h * w) as f32;
@@ -233,5 +275,10 @@ impl CustomOp1 for Statistics {
             }
         }
         Ok((CpuStorage::F32(output), Shape::from((n, width))))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, storage: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        cuda::statistics(self.name(), self.shape(layout)?, self.eps, (storage, layout))
     }
 }

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-use crate::media::{MediaKind, StreamInfo};
+use crate::media::{DecoderUse, MediaKind, StreamInfo};
 
 pub mod jsonl;
 pub mod store;
@@ -289,6 +289,7 @@ pub enum ReasonCode {
     InferenceError,
     UnreadContainer,
     LabelsPartlyRead,
+    DeviceLost,
 }
 
 impl Reason {
@@ -318,6 +319,7 @@ impl ReasonCode {
             Self::InferenceError => "scoring failed",
             Self::UnreadContainer => "labels not read here",
             Self::LabelsPartlyRead => "labels partly read",
+            Self::DeviceLost => "device lost",
         }
     }
 }
@@ -382,7 +384,15 @@ pub struct EngineInfo {
     pub version: String,
     /// Network name to sha256 of its weights.
     pub weights: BTreeMap<String, String>,
+    /// `cpu`, or `cuda:0` and the GPU's name; both with ` + ` between them where the GPU was lost
+    /// on the way.
     pub device: String,
+    /// Why the CPU was taken although the program can use a GPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_note: Option<String>,
+    /// What decoded the pictures; only where a GPU was to do it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoder: Option<DecoderUse>,
     /// The options that can change a result.
     pub options: BTreeMap<String, serde_json::Value>,
 }
@@ -486,13 +496,15 @@ mod tests {
             InferenceError,
             UnreadContainer,
             LabelsPartlyRead,
+            DeviceLost,
         ];
         // Breaks the build where a code is added without its line here.
         for code in ours {
             match code {
                 NoFace | FaceTooSmall | TooBlurred | TooCompressed | ExtremePose | NoSpeech
                 | TooShort | BandLimited | Clipped | Music | OutOfDomain | DecodeError
-                | NoVideo | NoAudio | InferenceError | UnreadContainer | LabelsPartlyRead => {}
+                | NoVideo | NoAudio | InferenceError | UnreadContainer | LabelsPartlyRead
+                | DeviceLost => {}
             }
         }
         let ours: Vec<Value> = ours.iter().map(|c| serde_json::to_value(c).unwrap()).collect();

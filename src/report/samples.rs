@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::media::StreamKind;
+use crate::media::{DecoderKind, StreamKind};
 
 pub fn engine() -> EngineInfo {
     EngineInfo {
         version: "0.1.0".into(),
         weights: BTreeMap::from([("face-lite".to_string(), "ab".repeat(32))]),
         device: "cpu".into(),
+        device_note: None,
+        decoder: None,
         options: BTreeMap::from([("fps".to_string(), serde_json::json!(4.0))]),
     }
 }
@@ -252,6 +254,19 @@ pub fn picture() -> Report {
     report
 }
 
+/// The same, scanned by a GPU that was lost on the way.
+pub fn lost() -> Report {
+    let mut report = picture();
+    report.engine.device = "cuda:0 NVIDIA H200 + cpu".into();
+    report.engine.device_note = Some("device cuda:0 is not available: no driver".into());
+    report.engine.decoder = Some(DecoderUse {
+        kind: DecoderKind::Software,
+        reason: Some("png: FFmpeg has no NVDEC decoder for it".into()),
+    });
+    report.reasons.push(reason(ReasonCode::DeviceLost, "cuda:0 NVIDIA H200 was lost: unplugged"));
+    report
+}
+
 pub fn all() -> Vec<Report> {
-    vec![video(), partial(), failed(), picture()]
+    vec![video(), partial(), failed(), picture(), lost()]
 }

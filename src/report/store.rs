@@ -170,9 +170,11 @@ impl Store {
         };
         let path = report.media.path.clone();
         let timings = serde_json::to_string(&report.timings).map_err(json)?;
-        // The content's part of the report: the same whichever path was scanned, and when.
+        // The content's part of the report: the same whichever path was scanned, when, and on
+        // which of the machines with the same device.
         let mut bare = report.clone().with_path("");
         bare.timings = Timings::default();
+        bare.engine.device_note = None;
         let status = serde_json::to_value(bare.status).map_err(json)?;
         let bare = serde_json::to_string(&bare).map_err(json)?;
         let tx = self.db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fail)?;
@@ -291,6 +293,7 @@ mod tests {
             let mut store = Store::temporary().unwrap();
             let mut report = samples::partial().with_path(path);
             report.timings.total_ms = total_ms;
+            report.engine.device_note = Some(format!("no driver on machine {total_ms}"));
             store.put(&report, "e").unwrap();
             store.put_path("one.flac", "e", &sha(&report)).unwrap();
             store.put_path("two.flac", "e", &sha(&report)).unwrap();

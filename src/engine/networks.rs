@@ -1,0 +1,349 @@
+//! The networks on one device, and whether a device can be trusted with them.
+
+use candle_core::{Device, Error, Result, Tensor};
+
+use crate::{
+    detect::{Detector, face_swap::FaceSwap, voice_clone::VoiceClone},
+    face::{Face, Rect, crop, detect::MIN_CONFIDENCE},
+    models::{
+        silero_vad::{SileroVad, VadState},
+        weights::{WeightStore, WeightsError},
+        yunet::{RawFace, YuNet},
+    },
+    report::DetectorKind,
+    speech,
+};
+
+/// Names in the weights' manifest.
+const YUNET: &str = "yunet";
+const SILERO_VAD: &str = "silero-vad";
+
+/// Probabilities of speech, and the state to go on with.
+pub type Heard = (Vec<f32>, Box<VadState>);
+
+/// The networks that the chosen detectors need.
+pub struct Networks {
+    device: Device,
+    detect: Option<YuNet>,
+    swap: Option<FaceSwap>,
+    activity: Option<SileroVad>,
+    clone: Option<VoiceClone>,
+}
+
+impl Networks {
+    pub fn load(
+        store: &WeightStore,
+        device: &Device,
+        detectors: &[DetectorKind],
+    ) -> std::result::Result<Self, WeightsError> {
+        let faces = detectors.contains(&DetectorKind::FaceSwap);
+        let voices = detectors.contains(&DetectorKind::VoiceClone);
+        Ok(Self {
+            device: device.clone(),
+            detect: faces.then(|| YuNet::new(&store.load(YUNET, device)?)).transpose()?,
+            swap: faces.then(|| FaceSwap::load(store, device)).transpose()?,
+            activity: voices
+                .then(|| SileroVad::new(&store.load(SILERO_VAD, device)?))
+                .transpose()?,
+            clone: voices.then(|| VoiceClone::load(store, device)).transpose()?,
+        })
+    }
+
+    /// Names of the weights in use.
+    pub fn names(&self) -> Vec<&'static str> {
+        let mut names = Vec::new();
+        names.extend(self.detect.as_ref().map(|_| YUNET));
+        names.extend(self.swap.as_ref().map(Detector::weights));
+        names.extend(self.activity.as_ref().map(|_| SILERO_VAD));
+        names.extend(self.clone.as_ref().map(Detector::weights));
+        names
+    }
+
+    pub fn face_swap(&self) -> Option<&FaceSwap> {
+        self.swap.as_ref()
+    }
+
+    pub fn voice_clone(&self) -> Option<&VoiceClone> {
+        self.clone.as_ref()
+    }
+
+    /// Searches pictures of one size, RGB, width and height multiples of 32.
+    pub fn detect<P: AsRef<[u8]>>(
+        &self,
+        pictures: &[P],
+        width: usize,
+        height: usize,
+    ) -> Result<Vec<Vec<Face>>> {
+        let found = self.cells(pictures, width, height, MIN_CONFIDENCE)?;
+        let face = |f: RawFace| Face {
+            rect: Rect { x0: f.x, y0: f.y, x1: f.x + f.width, y1: f.y + f.height },
+            confidence: f.score,
+            landmarks: f.landmarks,
+        };
+        Ok(found.into_iter().map(|faces| faces.into_iter().map(face).collect()).collect())
+    }
+
+    fn cells<P: AsRef<[u8]>>(
+        &self,
+        pictures: &[P],
+        width: usize,
+        height: usize,
+        threshold: f32,
+    ) -> Result<Vec<Vec<RawFace>>> {
+        let network = self.detect.as_ref().ok_or_else(not_loaded)?;
+        let mut bgr = Vec::with_capacity(pictures.len() * width * height * 3);
+        for rgb in pictures {
+            let pixels = rgb.as_ref().chunks_exact(3);
+            bgr.extend(pixels.flat_map(|p| [p[2], p[1], p[0]]).map(f32::from));
+        }
+        let input = Tensor::from_vec(bgr, (pictures.len(), height, width, 3), &self.device)?;
+        network.forward(&input, threshold)
+    }
+
+    pub fn swap(&self, crops: &[Vec<u8>]) -> Result<Vec<f32>> {
+        self.swap.as_ref().ok_or_else(not_loaded)?.score(crops)
+    }
+
+    pub fn clone_scores(&self, waves: &[Vec<f32>]) -> Result<Vec<f32>> {
+        self.clone.as_ref().ok_or_else(not_loaded)?.score(waves)
+    }
+
+    /// `state` is left as it is, so that the same question can be asked again.
+    pub fn activity(&self, samples: &[f32], state: &VadState) -> Result<Heard> {
+        let network = self.activity.as_ref().ok_or_else(not_loaded)?;
+        let mut state = Box::new(state.clone());
+        network.forward(samples, &mut state).map(|probabilities| (probabilities, state))
+    }
+}
+
+fn not_loaded() -> Error {
+    Error::Msg("not loaded for the chosen detectors".to_owned())
+}
+
+/// How far two devices' probabilities may lie apart.
+pub const TOLERANCE: f32 = 1e-3;
+
+/// What the self-test found for one network.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Compared {
+    pub network: &'static str,
+    /// The largest difference of two probabilities.
+    pub difference: f32,
+}
+
+/// Runs every network on fixed inputs on both and compares the answers.
+///
+/// # Errors
+/// A network that fails on one of them, or whose probabilities lie further apart than
+/// [`TOLERANCE`], with the figures.
+pub fn self_test(
+    ours: &Networks,
+    reference: &Networks,
+) -> std::result::Result<Vec<Compared>, String> {
+    let mut all = Vec::new();
+    let mut judge = |network: &'static str, pairs: Result<Vec<(f32, f32)>>| {
+        let pairs = pairs.map_err(|e| {
+            format!("{network}: {}", e.to_string().lines().next().unwrap_or_default())
+        })?;
+        let mut difference = 0.0f32;
+        for (ours, reference) in pairs {
+            let apart = (ours - reference).abs();
+            // Not a number is not within the tolerance.
+            if !matches!(apart.partial_cmp(&TOLERANCE), Some(std::cmp::Ordering::Less)) {
+                return Err(format!(
+                    "{network}: probability {ours:.6} instead of {reference:.6}, {TOLERANCE} is allowed"
+                ));
+            }
+            difference = difference.max(apart);
+        }
+        all.push(Compared { network, difference });
+        Ok(())
+    };
+    if reference.detect.is_some() {
+        let (w, h) = (160, 96);
+        let pictures: Vec<Vec<u8>> = (0..3).map(|i| picture(i, w, h)).collect();
+        let run = |networks: &Networks| networks.cells(&pictures, w, h, 0.0);
+        judge(YUNET, run(ours).and_then(|a| faces_in_pairs(a, run(reference)?)))?;
+    }
+    if let Some(detector) = &reference.swap {
+        let crops: Vec<Vec<u8>> = (0..3).map(|i| picture(i, crop::SIDE, crop::SIDE)).collect();
+        let run = |networks: &Networks| networks.swap(&crops);
+        judge(detector.weights(), probabilities(detector, run(ours), run(reference)))?;
+    }
+    if reference.activity.is_some() {
+        let run = |networks: &Networks| {
+            let (mut first, state) = networks.activity(&wave(0), &VadState::default())?;
+            // The state must have come through too.
+            first.extend(networks.activity(&wave(1), &state)?.0);
+            Ok(first)
+        };
+        judge(SILERO_VAD, run(ours).and_then(|a| in_pairs(a, run(reference)?)))?;
+    }
+    if let Some(detector) = &reference.clone {
+        let waves: Vec<Vec<f32>> = (0..3).map(wave).collect();
+        let run = |networks: &Networks| networks.clone_scores(&waves);
+        judge(detector.weights(), probabilities(detector, run(ours), run(reference)))?;
+    }
+    Ok(all)
+}
+
+fn probabilities<D: Detector>(
+    detector: &D,
+    ours: Result<Vec<f32>>,
+    reference: Result<Vec<f32>>,
+) -> Result<Vec<(f32, f32)>> {
+    let calibration = detector.calibration();
+    let calibrated =
+        |scores: Vec<f32>| scores.into_iter().map(|s| calibration.probability(s)).collect();
+    in_pairs(calibrated(ours?), calibrated(reference?))
+}
+
+fn in_pairs(ours: Vec<f32>, reference: Vec<f32>) -> Result<Vec<(f32, f32)>> {
+    if ours.len() != reference.len() {
+        return Err(Error::Msg(format!("{} answers instead of {}", ours.len(), reference.len())));
+    }
+    Ok(ours.into_iter().zip(reference).collect())
+}
+
+/// Scores of all cells; an error where a box lies elsewhere.
+fn faces_in_pairs(
+    ours: Vec<Vec<RawFace>>,
+    reference: Vec<Vec<RawFace>>,
+) -> Result<Vec<(f32, f32)>> {
+    let (ours, reference) = (ours.concat(), reference.concat());
+    for (a, b) in ours.iter().zip(&reference) {
+        for (a, b) in [(a.x, b.x), (a.y, b.y), (a.width, b.width), (a.height, b.height)] {
+            let near = (a - b).abs() <= 0.5 + 0.01 * b.abs();
+            if !near {
+                return Err(Error::Msg(format!("a box's edge at {a:.2} instead of {b:.2}")));
+            }
+        }
+    }
+    let scores = |faces: Vec<RawFace>| faces.into_iter().map(|f| f.score).collect();
+    in_pairs(scores(ours), scores(reference))
+}
+
+/// Waves, edges and a little noise, the same on every machine.
+fn picture(seed: u32, width: usize, height: usize) -> Vec<u8> {
+    let mut noise = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
+    let mut pixels = Vec::with_capacity(width * height * 3);
+    for y in 0..height {
+        for x in 0..width {
+            for c in 0..3 {
+                noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                let block = (x / 24 + y / 16 + c + seed as usize) % 3 * 70;
+                let ramp = (x * (c + 1) + y * 2) % 64;
+                pixels.push((block + ramp + (noise >> 27) as usize).min(255) as u8);
+            }
+        }
+    }
+    pixels
+}
+
+/// A voice-like tone over noise, one window long.
+fn wave(seed: u32) -> Vec<f32> {
+    let mut noise = seed.wrapping_mul(2_654_435_761).wrapping_add(1);
+    (0..speech::WINDOW)
+        .map(|i| {
+            noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let hiss = (noise >> 8) as f32 / (1u32 << 24) as f32 - 0.5;
+            // A saw of 125 Hz and more, louder and softer four times a second.
+            let saw = (i % (128 - 8 * seed as usize)) as f32 / 64.0 - 1.0;
+            let swell = ((i % 4_000) as f32 / 2_000.0 - 1.0).abs();
+            0.3 * saw * swell + 0.02 * hiss
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cpu(detectors: &[DetectorKind]) -> Networks {
+        let store = WeightStore::open(None).unwrap();
+        Networks::load(&store, &Device::Cpu, detectors).unwrap()
+    }
+
+    #[test]
+    fn a_device_that_answers_alike_passes() {
+        let (ours, reference) = (cpu(&DetectorKind::ALL), cpu(&DetectorKind::ALL));
+        let compared = self_test(&ours, &reference).unwrap();
+        let names: Vec<&str> = compared.iter().map(|c| c.network).collect();
+        assert_eq!(names, reference.names());
+        assert!(compared.iter().all(|c| c.difference == 0.0), "{compared:?}");
+    }
+
+    /// Networks with other weights stand for a device that computes wrongly.
+    #[test]
+    fn a_device_that_answers_otherwise_is_refused_with_figures() {
+        let store = WeightStore::open(None).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        for entry in std::fs::read_dir(store.folder()).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+        }
+        for (name, kind) in [
+            ("yunet", DetectorKind::FaceSwap),
+            ("face-swap-fast", DetectorKind::FaceSwap),
+            ("silero-vad", DetectorKind::VoiceClone),
+            ("voice-clone-fast", DetectorKind::VoiceClone),
+        ] {
+            let wrong = altered(&store, folder.path(), name);
+            let wrong = Networks::load(&wrong, &Device::Cpu, &[kind]).unwrap();
+            let refusal = self_test(&wrong, &cpu(&[kind])).unwrap_err();
+            assert!(refusal.starts_with(name) && refusal.contains("instead of"), "{refusal}");
+        }
+    }
+
+    /// The store with one network's last bias moved, and its manifest to match.
+    fn altered(store: &WeightStore, folder: &std::path::Path, name: &str) -> WeightStore {
+        use sha2::{Digest, Sha256};
+        let hex = |data: &[u8]| -> String {
+            Sha256::digest(data).iter().map(|b| format!("{b:02x}")).collect()
+        };
+        let entry = store.entry(name).unwrap();
+        let whole = std::fs::read(store.folder().join(&entry.file)).unwrap();
+        let parsed = safetensors::SafeTensors::deserialize(&whole).unwrap();
+        let mut data: Vec<_> = parsed
+            .iter()
+            .map(|(tensor, view)| {
+                (tensor, view.dtype(), view.shape().to_vec(), view.data().to_vec())
+            })
+            .collect();
+        for (_, dtype, shape, bytes) in &mut data {
+            if shape.len() == 1 {
+                // Adds to every bias; exact in each of the types.
+                match dtype {
+                    safetensors::Dtype::F32 => {
+                        for b in bytes.as_chunks_mut::<4>().0 {
+                            *b = (f32::from_le_bytes(*b) + 0.25).to_le_bytes();
+                        }
+                    }
+                    safetensors::Dtype::F16 => {
+                        for b in bytes.as_chunks_mut::<2>().0 {
+                            let moved = half::f16::from_le_bytes(*b).to_f32() + 0.25;
+                            *b = half::f16::from_f32(moved).to_le_bytes();
+                        }
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+        let views = data.iter().map(|(tensor, dtype, shape, bytes)| {
+            let view = safetensors::tensor::TensorView::new(*dtype, shape.to_vec(), bytes);
+            (*tensor, view.unwrap())
+        });
+        let bytes = safetensors::serialize(views, None).unwrap();
+        std::fs::write(folder.join(&entry.file), &bytes).unwrap();
+        let manifest = std::fs::read_to_string(store.folder().join("manifest.toml")).unwrap();
+        let manifest = manifest
+            .replace(&entry.sha256, &hex(&bytes))
+            .replace(&format!("bytes = {}", entry.bytes), &format!("bytes = {}", bytes.len()));
+        std::fs::write(folder.join("manifest.toml"), manifest).unwrap();
+        // The files of networks that were altered before are made whole again.
+        for other in store.entries().iter().filter(|e| e.name != name) {
+            std::fs::copy(store.folder().join(&other.file), folder.join(&other.file)).unwrap();
+        }
+        WeightStore::open(Some(folder)).unwrap()
+    }
+}
