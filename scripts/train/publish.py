@@ -4,7 +4,8 @@
     publish.py --name face-swap-fast --file X.safetensors --meta meta.toml
 
 meta.toml holds what only the trainer knows: `network`, `input`, `licence`, `origin`, and where
-they apply `training_data`, `licence_file` (a file name inside the weights folder),
+they apply `training_data`, `licence_file` (a file name inside the weights folder), `precision`
+(`bf16` where the network was measured to keep its answers in it),
 `[metrics]` (numbers, or [value, low, high]) and `[calibration]`. The file name, its sha256 and its
 size are worked out here, so that they can never disagree with the file.
 
@@ -34,7 +35,7 @@ HEADER = (
     f"schema = {SCHEMA}\n"
 )
 REQUIRED = ("network", "input", "licence", "origin")
-OPTIONAL = ("licence_file", "training_data")
+OPTIONAL = ("licence_file", "training_data", "precision")
 CALIBRATION = ("method", "a", "b", "threshold", "fitted_on")
 
 

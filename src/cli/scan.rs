@@ -11,7 +11,8 @@ use clap::{Args, ValueEnum};
 use super::session::{Outcome, Session};
 use super::{EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_PIPE, complain, fail, inputs};
 use crate::engine::{DeviceChoice, Engine, ScanOptions};
-use crate::models::weights::WeightStore;
+use crate::models::weights::{PrecisionChoice, WeightStore};
+use crate::nn::Precision;
 use crate::report::jsonl::JsonLines;
 use crate::report::store::Store;
 use crate::report::table::{Style, Table};
@@ -46,6 +47,10 @@ pub struct ScanArgs {
     /// Where networks run: auto, cpu, cuda or cuda:N
     #[arg(long, default_value = "auto", value_parser = parse_device)]
     device: DeviceChoice,
+    /// In what numbers networks calculate on the CPU: auto (bf16 where that changes no answer and
+    /// the processor has instructions for it), f32 or bf16
+    #[arg(long, default_value = "auto", value_parser = parse_precision)]
+    precision: PrecisionChoice,
     /// Pictures a second that are looked at
     #[arg(long, default_value_t = crate::engine::DEFAULT_FPS, value_parser = parse_fps)]
     fps: f64,
@@ -100,6 +105,16 @@ pub(super) fn parse_device(text: &str) -> Result<DeviceChoice, String> {
     }
 }
 
+pub(super) fn parse_precision(text: &str) -> Result<PrecisionChoice, String> {
+    match text {
+        "auto" => Ok(PrecisionChoice::Auto),
+        "f32" => Ok(PrecisionChoice::F32),
+        "bf16" if Precision::Bf16.here() == Precision::Bf16 => Ok(PrecisionChoice::Bf16),
+        "bf16" => Err("this processor has no instructions for bf16 (AVX512-BF16)".to_string()),
+        _ => Err("give auto, f32 or bf16".to_string()),
+    }
+}
+
 pub(super) fn parse_fps(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         // Faster than any camera that these detectors were made for.
@@ -140,6 +155,7 @@ struct Plan {
     options: ScanOptions,
     store: Option<PathBuf>,
     weights: Option<PathBuf>,
+    precision: PrecisionChoice,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -180,6 +196,7 @@ impl ScanArgs {
             },
             store: self.store,
             weights: self.weights,
+            precision: self.precision,
         }
     }
 }
@@ -200,7 +217,9 @@ fn scan(plan: Plan) -> Result<u8, String> {
         None => Store::temporary(),
     }
     .map_err(|e| e.to_string())?;
-    let weights = WeightStore::open(plan.weights.as_deref()).map_err(|e| e.to_string())?;
+    let weights = WeightStore::open(plan.weights.as_deref())
+        .map_err(|e| e.to_string())?
+        .with_precision(plan.precision);
     let engine = Engine::new(plan.options, &weights).map_err(|e| e.to_string())?;
     let found = inputs::collect(&plan.paths, plan.store.as_deref());
     for entry in &found.skipped {
@@ -305,6 +324,7 @@ mod tests {
         assert_eq!(plan.options.device, DeviceChoice::Auto);
         assert_eq!((plan.options.fps, plan.options.jobs), (4.0, 0));
         assert_eq!((plan.store, plan.weights), (None, None));
+        assert_eq!(plan.precision, PrecisionChoice::Auto);
     }
 
     #[test]

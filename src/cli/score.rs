@@ -10,7 +10,7 @@ use clap::Args;
 use super::{EXIT_FAILED, EXIT_OK, EXIT_PIPE, EXIT_USAGE, complain, fail};
 use crate::engine::score::Scored;
 use crate::engine::{DeviceChoice, Engine, ScanOptions};
-use crate::models::weights::WeightStore;
+use crate::models::weights::{PrecisionChoice, WeightStore};
 use crate::report::DetectorKind;
 
 /// Score the files of a list with one detector and write TSV: path, score, probability, reasons
@@ -34,6 +34,9 @@ pub struct ScoreArgs {
     /// Where networks run: auto, cpu, cuda or cuda:N
     #[arg(long, default_value = "auto", value_parser = super::scan::parse_device)]
     device: DeviceChoice,
+    /// In what numbers networks calculate on the CPU: auto, f32 or bf16 (see `veriscope scan`)
+    #[arg(long, default_value = "auto", value_parser = super::scan::parse_precision)]
+    precision: PrecisionChoice,
     /// Folder with the weights and their manifest [default: the one that came with the program]
     #[arg(long, value_name = "DIR")]
     weights: Option<PathBuf>,
@@ -58,7 +61,9 @@ fn score(args: &ScoreArgs) -> Result<u8, String> {
         File::open(&args.list).and_then(|file| read(BufReader::new(file)))
     }
     .map_err(|e| format!("{name}: cannot be read: {e}"))?;
-    let weights = WeightStore::open(args.weights.as_deref()).map_err(|e| e.to_string())?;
+    let weights = WeightStore::open(args.weights.as_deref())
+        .map_err(|e| e.to_string())?
+        .with_precision(args.precision);
     let options =
         ScanOptions { detectors: vec![args.detector], fps: args.fps, jobs: 0, device: args.device };
     let engine = Engine::new(options, &weights).map_err(|e| e.to_string())?;

@@ -34,5 +34,6 @@ fn conv(
 ) -> Result<Conv2d, weights::WeightsError> {
     let weight = tensors.get(&format!("{name}.weight"))?;
     let bias = tensors.get(&format!("{name}.bias"))?;
+    let config = ConvConfig { precision: tensors.precision(), ..config };
     Conv2d::new(weight, Some(bias), config).map_err(|e| tensors.unfit(name, &e))
 }

@@ -133,7 +133,10 @@ impl YuNet {
                 Conv2d::new(&weight, Some(&bias), config)
                     .map_err(|e| tensors.unfit(&format!("bbox_head.*.{level}.{kind}"), &e))
             };
-            let pointwise = made("conv1", ConvConfig::default())?;
+            let pointwise = made(
+                "conv1",
+                ConvConfig { precision: tensors.precision(), ..ConvConfig::default() },
+            )?;
             let depthwise = made("conv2", depthwise_config(HEAD, Activation::None))?;
             Separable::new(Some(pointwise), depthwise, None, false)
                 .map_err(|e| tensors.unfit(&format!("bbox_head.*.{level}"), &e))

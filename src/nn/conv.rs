@@ -3,13 +3,13 @@
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
-use rayon::prelude::*;
 
 use super::depthwise::Depthwise;
 use super::matrix::{Line, Packed, Product, Rows, ToBf16};
 use super::separable::Stages;
 use super::simd::{Isa, dispatch};
-use super::{ALONE, Activation, Output, OutputPtr, Precision, contiguous, nhwc, shaped, team};
+use super::team::{for_each_task, is_alone};
+use super::{Activation, Output, OutputPtr, Precision, contiguous, nhwc, shaped};
 #[cfg(feature = "cuda")]
 use super::{cuda, gpu::conv::ConvShape};
 
@@ -402,7 +402,7 @@ pub(super) fn multiply(
     let mut groups = 1;
     if rows * k * packed.out < MATRIX_SMALL {
         block = rows.max(1);
-    } else if !ALONE.get() {
+    } else if !is_alone() {
         block = block.min(rows.div_ceil(MATRIX_TASKS).div_ceil(24) * 24);
         groups = MATRIX_TASKS.div_ceil(rows.div_ceil(block)).min(packed.panels());
     }
@@ -428,16 +428,6 @@ pub(super) fn multiply(
             dispatch(packed.isa(), work);
         }
     });
-}
-
-/// Runs tasks: on this thread alone where it is to keep to itself, else with its team, else on the
-/// current rayon pool.
-pub(super) fn for_each_task(tasks: usize, task: impl Fn(usize) + Sync + Send) {
-    if tasks == 1 || ALONE.get() {
-        (0..tasks).for_each(task);
-    } else if !team::share(tasks, &task) {
-        (0..tasks).into_par_iter().for_each(task);
-    }
 }
 
 fn bias_values(op: &str, bias: Option<&Tensor>, out: usize) -> Result<Option<Vec<f32>>> {

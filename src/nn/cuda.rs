@@ -198,6 +198,11 @@ impl LayerWeights {
             [out, inputs] => [out, inputs, 1, 1],
             ref other => bail!("weights of shape {other:?}"),
         };
+        if let Some(bias) = bias
+            && bias.dims() != [dims[0]]
+        {
+            bail!("bias {:?} for weights of shape {dims:?}", bias.dims());
+        }
         let values = weight.flatten_all()?.to_vec1::<f32>()?;
         let bias = bias.map(|b| b.to_vec1::<f32>()).transpose()?;
         let packed = if depthwise {

@@ -6,8 +6,7 @@
 //!
 //! On the CPU an output value is one chain of fused multiply-adds in a fixed order, however the
 //! work is cut into blocks. Hence the same input gives the same bits on the same machine, whatever
-//! the batch that it travels in and however many threads run. Threads are those of the current
-//! rayon pool.
+//! the batch that it travels in and however many threads run (`team.rs`).
 
 mod conv;
 #[cfg(feature = "cuda")]
@@ -26,7 +25,6 @@ pub use separable::Separable;
 pub use simd::Isa;
 
 use candle_core::{CpuStorage, Layout, Result, Shape, Tensor, bail};
-use rayon::prelude::*;
 
 /// What is applied to an output value after the bias and the residual were added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -210,24 +208,6 @@ fn shaped(raw: &Tensor, shape: impl Into<Shape>) -> Result<Tensor> {
     raw.narrow(0, raw.elem_count().saturating_sub(len), len)?.reshape(shape)
 }
 
-thread_local! {
-    /// Whether operations on this thread keep to it, because the other threads have inputs of
-    /// their own.
-    static ALONE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
-}
-
-/// Runs `f` with all operations on this thread.
-fn alone<T>(f: impl FnOnce() -> T) -> T {
-    struct Restore(bool);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            ALONE.set(self.0);
-        }
-    }
-    let _restore = Restore(ALONE.replace(true));
-    f()
-}
-
 /// Runs a network over a batch. As many inputs as the threads can share evenly go through all
 /// layers on one thread each, at most `group` together, so that what passes between layers stays
 /// in that core's cache and no layer waits for another thread; the threads share the layers of
@@ -243,32 +223,29 @@ pub fn in_groups<T: Send>(
 ) -> Result<Vec<T>> {
     let n = x.dim(0)?;
     if !x.device().is_cpu() {
-        // Its stream may be the calling thread's own.
+        // The threads of the team are for the CPU's operations.
         return run(x);
     }
-    // Inside the pool from here on, so that the operations need not enter it one by one.
-    rayon::scope(|_| {
-        let threads = rayon::current_num_threads();
+    team::team().lead(|threads| {
         let shared = n % threads;
         let each = (n - shared) / threads;
         let mut results = Vec::with_capacity(n);
         if each > 0 {
             let group = each.div_ceil(each.div_ceil(group.max(1)));
-            let starts = (0..threads).flat_map(|t| {
-                (0..each).step_by(group).map(move |i| (t * each + i, t * each + each))
+            let starts: Vec<_> = (0..threads)
+                .map(|t| t * each..(t + 1) * each)
+                .flat_map(|inputs| inputs.clone().step_by(group).map(move |i| (i, inputs.end)))
+                .collect();
+            let parts = team::map(starts.len(), |i| {
+                let (from, end) = starts[i];
+                run(&x.narrow(0, from, group.min(end - from))?)
             });
-            let starts: Vec<_> = starts.collect();
-            let parts = starts
-                .into_par_iter()
-                .with_max_len(1)
-                .map(|(from, end)| alone(|| run(&x.narrow(0, from, group.min(end - from))?)));
-            for part in parts.collect::<Result<Vec<_>>>()? {
-                results.extend(part);
+            for part in parts {
+                results.extend(part?);
             }
         }
         if shared > 0 {
-            let rest = x.narrow(0, n - shared, shared)?;
-            results.extend(team::with_team(|| run(&rest))?);
+            results.extend(run(&x.narrow(0, n - shared, shared)?)?);
         }
         Ok(results)
     })

@@ -4,10 +4,10 @@
 use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
-use super::conv::for_each_task;
 #[cfg(feature = "cuda")]
 use super::cuda;
 use super::simd::{Isa, Kernel, Simd, dispatch};
+use super::team::for_each_task;
 use super::{Output, OutputPtr, contiguous, nhwc, shaped};
 
 /// Output values in a task.

@@ -9,12 +9,13 @@ use std::cell::Cell;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 
-use super::conv::{Conv2d, Weights, for_each_task, multiply};
+use super::conv::{Conv2d, Weights, multiply};
 use super::depthwise::{Depthwise, DepthwiseRows, Target};
 use super::matrix::{Line, Packed, Product, Rows, ToBf16};
 use super::simd::dispatch;
+use super::team::{for_each_task, is_alone, threads};
 use super::{
-    ALONE, Activation, LINE_VALUES, Output, OutputPtr, Padding, Precision, contiguous, nhwc, shaped,
+    Activation, LINE_VALUES, Output, OutputPtr, Padding, Precision, contiguous, nhwc, shaped,
 };
 
 /// An inverted residual block (Sandler et al.: "MobileNetV2", CVPR 2018) or a part of one:
@@ -223,11 +224,11 @@ impl Stages<'_> {
         // Each task repeats the first layer for the rows that its kernel shares with the task
         // before: not worth it for a handful of rows.
         let out_h = self.out_size[0];
-        let parts = if ALONE.get() {
+        let parts = if is_alone() {
             1
         } else {
             let rows = 4 * self.depthwise.kernel.0;
-            (TASKS * rayon::current_num_threads()).div_ceil(n).min(out_h / rows).max(1)
+            (TASKS * threads()).div_ceil(n).min(out_h / rows).max(1)
         };
         let rows = out_h.div_ceil(parts);
         let parts = out_h.div_ceil(rows);
@@ -377,8 +378,8 @@ impl Stages<'_> {
         // Channels a task: whole panels of the first layer.
         let panel = 2 * self.depthwise.isa.lanes();
         let mut slab = (STRIPE / (n * plane * size_of::<f32>()).max(1)).max(1);
-        if !ALONE.get() {
-            slab = slab.min(c.div_ceil(TASKS * rayon::current_num_threads()));
+        if !is_alone() {
+            slab = slab.min(c.div_ceil(TASKS * threads()));
         }
         let slab = slab.next_multiple_of(panel).min(c);
         let slabs = c.div_ceil(slab);

@@ -1,23 +1,42 @@
-//! Threads that share the layers of one input.
+//! The threads that run networks on a CPU.
 //!
 //! A layer of a small network takes some tens of microseconds. A sleeping thread takes as long to
-//! wake, so the threads of the pool join a team for the whole network and wait awake between its
-//! layers. Nobody is waited for who did not come: tasks are taken one by one, by whoever is there.
+//! wake, and where two threads wait on one processor the second may come milliseconds late. So the
+//! thread that runs a network leads a team of threads that only do this: they are woken once for
+//! the whole network and wait awake between its layers. Nobody is waited for who did not come:
+//! tasks are taken one by one, by whoever is there.
 
 use std::cell::{Cell, UnsafeCell};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::{JoinHandle, Thread};
 
 /// A layer's task, by number.
 type Task<'a> = &'a (dyn Fn(usize) + Sync);
 
 thread_local! {
-    static TEAM: Cell<Option<*const Team>> = const { Cell::new(None) };
+    /// The team that this thread leads.
+    static LED: Cell<Option<*const State>> = const { Cell::new(None) };
+    /// Whether operations on this thread keep to it.
+    static ALONE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// How often a thread looks for work before it lets others run in between.
-const SPINS: u32 = 4096;
+/// How often a thread looks for work before it lets others run in between: some tens of
+/// microseconds.
+const SPINS: u32 = 2048;
 
-struct Team {
+/// Threads that help one leader at a time.
+pub(super) struct Team {
+    state: Arc<State>,
+    helpers: Vec<Thread>,
+    /// Until they end, after the team was dropped.
+    _handles: Vec<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The leader included.
+    threads: usize,
     /// Read only between joining `active` and leaving it, with `open` seen to be true.
     task: UnsafeCell<Option<Task<'static>>>,
     tasks: AtomicUsize,
@@ -25,64 +44,144 @@ struct Team {
     open: AtomicBool,
     /// Helpers that may be looking at `task`.
     active: AtomicUsize,
+    /// A helper's task panicked.
+    failed: AtomicBool,
+    /// Somebody leads.
+    led: AtomicBool,
     ended: AtomicBool,
 }
 
 // SAFETY: `task` is written by the leader alone, while `open` is false and `active` is 0; the order
 // of `open` and `active` (sequentially consistent) keeps helpers away from it meanwhile.
-unsafe impl Sync for Team {}
+unsafe impl Sync for State {}
+// SAFETY: what `task` points to may be used by any thread.
+unsafe impl Send for State {}
 
-/// Runs `lead` on this thread of the pool; the others help with what it gives to [`share`].
-pub(super) fn with_team<T: Send>(lead: impl FnOnce() -> T + Send) -> T {
-    let threads = rayon::current_num_threads();
-    if threads == 1 {
-        return lead();
+/// Sets a thread's cell and puts the old value back, even after a panic.
+struct Set<T: Copy + 'static>(&'static std::thread::LocalKey<Cell<T>>, T);
+
+impl<T: Copy> Set<T> {
+    fn new(cell: &'static std::thread::LocalKey<Cell<T>>, value: T) -> Self {
+        Self(cell, cell.replace(value))
     }
-    let team = Team {
-        task: UnsafeCell::new(None),
-        tasks: AtomicUsize::new(0),
-        next: AtomicUsize::new(0),
-        open: AtomicBool::new(false),
-        active: AtomicUsize::new(0),
-        ended: AtomicBool::new(false),
-    };
-    rayon::scope(|scope| {
-        for _ in 1..threads {
-            scope.spawn(|_| team.help());
-        }
-        /// Lets the helpers go, even where `lead` panics.
-        struct End<'a>(&'a Team, Option<*const Team>);
-        impl Drop for End<'_> {
-            fn drop(&mut self) {
-                TEAM.set(self.1);
-                self.0.ended.store(true, Ordering::SeqCst);
-            }
-        }
-        let _end = End(&team, TEAM.replace(Some(&raw const team)));
-        lead()
-    })
 }
 
-/// Runs tasks 0..n with the team that this thread leads; false where it leads none.
-pub(super) fn share(n: usize, task: &(dyn Fn(usize) + Sync)) -> bool {
-    let Some(team) = TEAM.get() else { return false };
-    // A task that shares out work of its own does it by itself.
-    struct Restore(Option<*const Team>);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            TEAM.set(self.0);
-        }
+impl<T: Copy> Drop for Set<T> {
+    fn drop(&mut self) {
+        self.0.set(self.1);
     }
-    let _restore = Restore(TEAM.replace(None));
-    // SAFETY: `with_team` outlives its `lead`, which is what called this.
-    unsafe { &*team }.run(n, task);
-    true
+}
+
+/// Whether operations on this thread keep to it, because the other threads have inputs of their
+/// own.
+pub(super) fn is_alone() -> bool {
+    ALONE.get()
+}
+
+/// Runs `f` with all operations on this thread.
+pub(super) fn alone<T>(f: impl FnOnce() -> T) -> T {
+    let _alone = Set::new(&ALONE, true);
+    f()
+}
+
+/// The team of the program: as many threads as rayon's pool has, so that one setting
+/// (`RAYON_NUM_THREADS`) holds for all.
+pub(super) fn team() -> &'static Team {
+    static TEAM: OnceLock<Team> = OnceLock::new();
+    TEAM.get_or_init(|| Team::new(rayon::current_num_threads()))
+}
+
+/// Threads that share the tasks of an operation on this thread.
+pub(super) fn threads() -> usize {
+    match LED.get() {
+        _ if ALONE.get() => 1,
+        // SAFETY: this thread leads the team, so it is there: see `lead`.
+        Some(led) => unsafe { &*led }.threads,
+        None => team().state.threads,
+    }
+}
+
+/// Runs tasks 0..n: on this thread where it is to keep to itself, else with the team that it leads,
+/// else with the program's.
+pub(super) fn for_each_task(n: usize, task: impl Fn(usize) + Sync) {
+    if n <= 1 || ALONE.get() {
+        (0..n).for_each(task);
+        return;
+    }
+    let Some(led) = LED.get() else {
+        return team().lead(|_| for_each_task(n, task));
+    };
+    // A task that shares out work of its own does it by itself.
+    let _alone = Set::new(&ALONE, true);
+    // SAFETY: this thread leads the team, so it is there: see `lead`.
+    unsafe { &*led }.run(n, &task);
+}
+
+/// What `make` gives for 0..n, in order; tasks as in [`for_each_task`].
+pub(super) fn map<T: Send>(n: usize, make: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let results: Vec<std::sync::Mutex<Option<T>>> = (0..n).map(|_| Default::default()).collect();
+    for_each_task(n, |i| {
+        let made = make(i);
+        if let Ok(mut result) = results[i].lock() {
+            *result = Some(made);
+        }
+    });
+    // A task that panicked has ended this call already.
+    results.into_iter().filter_map(|result| result.into_inner().ok().flatten()).collect()
 }
 
 impl Team {
+    /// A team of `threads`, the leader included. Where the system gives fewer, it is smaller.
+    pub(super) fn new(threads: usize) -> Self {
+        let threads = threads.max(1);
+        let state = Arc::new(State { threads, ..State::default() });
+        let handles: Vec<_> = (1..threads)
+            .map_while(|i| {
+                let state = Arc::clone(&state);
+                let builder = std::thread::Builder::new().name(format!("nn-{i}"));
+                builder.spawn(move || state.help()).ok()
+            })
+            .collect();
+        let helpers = handles.iter().map(|handle| handle.thread().clone()).collect();
+        Self { state, helpers, _handles: handles }
+    }
+
+    /// Runs `f` on this thread, which leads the team meanwhile: tasks of operations in `f` are
+    /// shared. `f` gets the number of threads. Where another thread leads at the moment, this one
+    /// works alone.
+    pub(super) fn lead<T>(&self, f: impl FnOnce(usize) -> T) -> T {
+        /// Lets the helpers sleep, even where `f` panics.
+        struct End<'a>(&'a State);
+        impl Drop for End<'_> {
+            fn drop(&mut self) {
+                self.0.led.store(false, Ordering::SeqCst);
+            }
+        }
+        if ALONE.get() || self.helpers.is_empty() || self.state.led.swap(true, Ordering::SeqCst) {
+            return alone(|| f(1));
+        }
+        let _end = End(&self.state);
+        let _led = Set::new(&LED, Some(Arc::as_ptr(&self.state)));
+        for helper in &self.helpers {
+            helper.unpark();
+        }
+        f(self.state.threads)
+    }
+}
+
+impl Drop for Team {
+    fn drop(&mut self) {
+        self.state.ended.store(true, Ordering::SeqCst);
+        for helper in &self.helpers {
+            helper.unpark();
+        }
+    }
+}
+
+impl State {
     fn run(&self, n: usize, task: Task<'_>) {
         /// No helper looks at the task after this.
-        struct Close<'a>(&'a Team);
+        struct Close<'a>(&'a State);
         impl Drop for Close<'_> {
             fn drop(&mut self) {
                 self.0.open.store(false, Ordering::SeqCst);
@@ -97,8 +196,13 @@ impl Team {
         self.tasks.store(n, Ordering::Relaxed);
         self.next.store(0, Ordering::Relaxed);
         self.open.store(true, Ordering::SeqCst);
-        let _close = Close(self);
+        let close = Close(self);
         self.take(n, task);
+        drop(close);
+        if self.failed.swap(false, Ordering::SeqCst) {
+            // What the task was to write is not there; nobody may go on with it.
+            std::panic::resume_unwind(Box::new("a task of another thread panicked"));
+        }
     }
 
     fn take(&self, n: usize, task: Task<'_>) {
@@ -111,31 +215,37 @@ impl Team {
         }
     }
 
+    /// A helper's life.
     fn help(&self) {
-        /// Leaves, even where a task panics.
-        struct Leave<'a>(&'a Team);
-        impl Drop for Leave<'_> {
-            fn drop(&mut self) {
-                self.0.active.fetch_sub(1, Ordering::SeqCst);
-            }
-        }
+        ALONE.set(true);
         let mut wait = Wait(0);
         while !self.ended.load(Ordering::SeqCst) {
             let tasks = self.tasks.load(Ordering::Relaxed);
-            if !self.open.load(Ordering::Relaxed) || self.next.load(Ordering::Relaxed) >= tasks {
+            if self.open.load(Ordering::Relaxed) && self.next.load(Ordering::Relaxed) < tasks {
+                self.join();
+                wait = Wait(0);
+            } else if self.led.load(Ordering::SeqCst) || wait.is_awake() {
                 wait.a_little();
-                continue;
-            }
-            self.active.fetch_add(1, Ordering::SeqCst);
-            let _leave = Leave(self);
-            if self.open.load(Ordering::SeqCst) {
-                // SAFETY: open, and this thread is active.
-                if let Some(task) = unsafe { *self.task.get() } {
-                    self.take(self.tasks.load(Ordering::Relaxed), task);
-                }
+            } else {
+                std::thread::park();
                 wait = Wait(0);
             }
         }
+    }
+
+    fn join(&self) {
+        self.active.fetch_add(1, Ordering::SeqCst);
+        if self.open.load(Ordering::SeqCst) {
+            // SAFETY: open, and this thread is active.
+            if let Some(task) = unsafe { *self.task.get() } {
+                let take = || self.take(self.tasks.load(Ordering::Relaxed), task);
+                // Its message was printed where the panic began; the leader is told.
+                if std::panic::catch_unwind(std::panic::AssertUnwindSafe(take)).is_err() {
+                    self.failed.store(true, Ordering::SeqCst);
+                }
+            }
+        }
+        self.active.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -143,9 +253,13 @@ impl Team {
 struct Wait(u32);
 
 impl Wait {
+    fn is_awake(&self) -> bool {
+        self.0 < SPINS
+    }
+
     fn a_little(&mut self) {
         self.0 = self.0.saturating_add(1);
-        if self.0 < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
+        if self.is_awake() { std::hint::spin_loop() } else { std::thread::yield_now() }
     }
 }
 
@@ -156,46 +270,64 @@ mod tests {
     #[test]
     fn every_task_runs_once_whoever_comes() {
         for threads in [1, 2, 7] {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let team = Team::new(threads);
             let counts: Vec<AtomicUsize> = (0..500).map(|_| AtomicUsize::new(0)).collect();
-            let shared = pool.install(|| {
-                with_team(|| {
-                    (0..500)
-                        .filter(|n| {
-                            share(*n, &|i| {
-                                counts[i].fetch_add(1, Ordering::Relaxed);
-                            })
-                        })
-                        .count()
-                })
+            team.lead(|n| {
+                assert_eq!(n, threads);
+                for n in 0..500 {
+                    for_each_task(n, |i| {
+                        counts[i].fetch_add(1, Ordering::Relaxed);
+                    });
+                }
             });
-            // A pool of one has no team.
-            assert_eq!(shared, if threads == 1 { 0 } else { 500 });
             for (i, count) in counts.iter().enumerate() {
-                let expected = if threads == 1 { 0 } else { 499 - i };
-                assert_eq!(count.load(Ordering::Relaxed), expected, "task {i}");
+                assert_eq!(count.load(Ordering::Relaxed), 499 - i, "task {i} of {threads}");
             }
-            assert!(!share(1, &|_| ()));
+            assert_eq!(
+                team.lead(|_| map(100, |i| i * i)),
+                (0..100).map(|i| i * i).collect::<Vec<_>>()
+            );
         }
     }
 
     #[test]
-    fn a_task_that_shares_out_work_has_no_team() {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-        pool.install(|| with_team(|| assert!(share(9, &|_| assert!(!share(9, &|_| ()))))));
+    fn a_second_leader_and_a_task_work_alone() {
+        let team = Team::new(3);
+        team.lead(|_| {
+            for_each_task(9, |_| assert!(is_alone()));
+            assert!(!is_alone());
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    team.lead(|n| {
+                        assert_eq!(n, 1);
+                        assert!(is_alone());
+                        for_each_task(9, |_| ());
+                    });
+                });
+            });
+        });
     }
 
     #[test]
-    fn a_panic_in_a_task_reaches_the_caller_and_nobody_waits_for_ever() {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-        let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            pool.install(|| {
-                with_team(|| {
-                    share(100, &|i| assert!(i != 50, "task 50"));
-                })
-            })
-        }));
-        assert!(failed.is_err());
-        assert_eq!(pool.install(|| with_team(|| 5)), 5);
+    fn a_panic_in_a_task_reaches_the_leader_and_the_team_goes_on() {
+        let team = Team::new(3);
+        let leader = std::thread::current().id();
+        let fails = |among_helpers: bool| {
+            let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                team.lead(|_| {
+                    // Until the thread in question takes a task.
+                    for _ in 0..1_000_000 {
+                        for_each_task(50, |_| {
+                            let helper = std::thread::current().id() != leader;
+                            assert_ne!(helper, among_helpers, "on purpose");
+                        });
+                    }
+                });
+            }));
+            assert!(failed.is_err());
+            assert_eq!(team.lead(|n| (n, map(3, |i| i))), (3, vec![0, 1, 2]));
+        };
+        fails(false);
+        fails(true);
     }
 }

@@ -303,9 +303,9 @@ impl Block {
 #[test]
 fn fused_blocks_match_the_reference_and_their_layers_to_the_bit() {
     let mut random = Random(13);
-    let mut pools = Vec::new();
+    let mut teams = Vec::new();
     for threads in [1, 2, 5] {
-        pools.push(rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap());
+        teams.push(team::Team::new(threads));
     }
     for i in 0..60 {
         let size = if i % 3 == 0 {
@@ -319,9 +319,8 @@ fn fused_blocks_match_the_reference_and_their_layers_to_the_bit() {
             if !isa.is_available() {
                 continue;
             }
-            for pool in &pools {
-                let (fused, layers) =
-                    pool.install(|| (block.fused(isa), block.layer_by_layer(isa)));
+            for team in &teams {
+                let (fused, layers) = team.lead(|_| (block.fused(isa), block.layer_by_layer(isa)));
                 let got = values(&fused);
                 assert_eq!(got.len(), want.len());
                 let scale = want.iter().fold(1.0f64, |m, v| m.max(v.abs()));
@@ -329,7 +328,7 @@ fn fused_blocks_match_the_reference_and_their_layers_to_the_bit() {
                     assert!((f64::from(*g) - w).abs() < 1e-4 * scale, "{i} {isa:?}: {g} {w}");
                 }
                 assert_eq!(bits(&fused), bits(&layers), "{i} {isa:?}");
-                assert_eq!(bits(&fused), bits(&alone(|| block.fused(isa))), "{i} {isa:?}");
+                assert_eq!(bits(&fused), bits(&team::alone(|| block.fused(isa))), "{i} {isa:?}");
             }
         }
     }
@@ -538,11 +537,10 @@ fn all_layers(x: &Tensor) -> Vec<Tensor> {
 #[test]
 fn the_batch_and_the_threads_change_no_bit() {
     let batch = Random(9).tensor(&[5, 37, 41, 27]);
-    let pool = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-    let together = pool(4).install(|| all_layers(&batch));
+    let together = team::Team::new(4).lead(|_| all_layers(&batch));
     for i in 0..5 {
         let one = batch.narrow(0, i, 1).unwrap();
-        let alone = pool(1).install(|| all_layers(&one));
+        let alone = team::alone(|| all_layers(&one));
         for (all, alone) in together.iter().zip(&alone) {
             assert_eq!(bits(&all.narrow(0, i, 1).unwrap()), bits(alone), "image {i}");
         }
