@@ -28,7 +28,7 @@ use runner::Runner;
 
 use crate::{
     device::{self, DeviceError, Gpu},
-    models::weights::{WeightStore, WeightsError},
+    models::weights::{PrecisionChoice, WeightStore, WeightsError},
     nn::Precision,
     report::{DetectorKind, EngineInfo, Report, path_text},
 };
@@ -116,6 +116,8 @@ pub struct Engine {
 struct Accelerator {
     gpu: Gpu,
     networks: Networks,
+    /// The same in f32, as the GPU has them: what it is compared with and what stands in for it.
+    cpu: Networks,
     compared: Vec<Compared>,
 }
 
@@ -124,23 +126,25 @@ fn accelerator(
     ordinal: usize,
     weights: &WeightStore,
     detectors: &[DetectorKind],
-    cpu: &Networks,
 ) -> Result<Accelerator, EngineError> {
     let (device, gpu) =
         device::start(ordinal).map_err(|cause| EngineError::Device { ordinal, cause })?;
+    let exact = weights.clone().with_precision(PrecisionChoice::F32);
+    let cpu = Networks::load(&exact, &Device::Cpu, detectors)?;
     // What the device does here was never seen before on this machine: a defect in a kernel must
     // not end the program where the CPU could do the work.
     catch_unwind(AssertUnwindSafe(|| {
         let networks = Networks::load(weights, &device, detectors)
             .map_err(|cause| EngineError::Load { ordinal, cause })?;
-        let compared = networks::self_test(&networks, cpu)
+        let compared = networks::self_test(&networks, &cpu)
             .map_err(|detail| EngineError::SelfTest { ordinal, detail })?;
-        Ok(Accelerator { gpu, networks, compared })
+        Ok((networks, compared))
     }))
     .unwrap_or_else(|_| {
         let detail = "a defect in this program".to_owned();
         Err(EngineError::SelfTest { ordinal, detail })
     })
+    .map(|(networks, compared)| Accelerator { gpu, networks, cpu, compared })
 }
 
 /// Whether all networks answer on the GPU `ordinal` as they do on the CPU, and how far apart.
@@ -148,8 +152,7 @@ fn accelerator(
 /// # Errors
 /// Weights that cannot be loaded, a GPU that cannot be used, or the first answer that differs.
 pub fn self_test(ordinal: usize, weights: &WeightStore) -> Result<Vec<Compared>, EngineError> {
-    let cpu = Networks::load(weights, &Device::Cpu, &DetectorKind::ALL)?;
-    accelerator(ordinal, weights, &DetectorKind::ALL, &cpu).map(|a| a.compared)
+    accelerator(ordinal, weights, &DetectorKind::ALL).map(|a| a.compared)
 }
 
 impl Engine {
@@ -160,14 +163,13 @@ impl Engine {
     /// # Errors
     /// Weights that cannot be loaded; a GPU that was asked for and cannot be used.
     pub fn new(options: ScanOptions, weights: &WeightStore) -> Result<Self, EngineError> {
-        let cpu = Networks::load(weights, &Device::Cpu, &options.detectors)?;
-        let start = |ordinal| accelerator(ordinal, weights, &options.detectors, &cpu);
+        let start = |ordinal| accelerator(ordinal, weights, &options.detectors);
         let mut device_note = None;
         let found = match options.device {
             DeviceChoice::Cpu => None,
             DeviceChoice::Cuda(ordinal) => Some(start(ordinal)?),
             // No network, nothing to start.
-            DeviceChoice::Auto if cpu.names().is_empty() => None,
+            DeviceChoice::Auto if options.detectors == [DetectorKind::LabelStrip] => None,
             DeviceChoice::Auto => match start(0) {
                 Ok(found) => Some(found),
                 // What was never meant to run on a GPU need not say that it does not.
@@ -187,16 +189,18 @@ impl Engine {
                 }
             },
         };
-        let (gpu, accelerator) = match found {
+        let (gpu, runner) = match found {
             Some(found) => {
                 for Compared { network, difference } in &found.compared {
                     tracing::info!("{network}: at most {difference:.6} from the CPU's answer");
                 }
-                (Some(found.gpu), Some(found.networks))
+                (Some(found.gpu), Runner::new(found.cpu, Some(found.networks)))
             }
-            None => (None, None),
+            None => {
+                let cpu = Networks::load(weights, &Device::Cpu, &options.detectors)?;
+                (None, Runner::new(cpu, None))
+            }
         };
-        let runner = Runner::new(cpu, accelerator);
         let networks = runner.cpu();
         let mut sums = BTreeMap::new();
         let mut precisions = BTreeMap::new();
