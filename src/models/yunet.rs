@@ -35,6 +35,8 @@ const BACKBONE: [(&str, usize, usize); 11] = [
     ("backbone.model5.conv1", 64, 64),
     ("backbone.model5.conv2", 64, 64),
 ];
+/// Those with a pool behind them of which nothing else sees what comes before it.
+const POOLED: [&str; 2] = ["backbone.model0.conv2", "backbone.model2.conv2"];
 const STEM: &str = "backbone.model0.conv1";
 const NECK: usize = 64;
 
@@ -143,7 +145,14 @@ impl YuNet {
             stem: conv(tensors, STEM, stem)?,
             backbone: BACKBONE
                 .iter()
-                .map(|(name, _, to)| unit(name, *to))
+                .map(|(name, _, to)| {
+                    let unit = unit(name, *to)?;
+                    if POOLED.contains(name) {
+                        unit.with_max_pool().map_err(|e| tensors.unfit(name, &e))
+                    } else {
+                        Ok(unit)
+                    }
+                })
                 .collect::<std::result::Result<_, _>>()?,
             neck: [neck(0)?, neck(1)?, neck(2)?],
             heads: [head(0)?, head(1)?, head(2)?],
@@ -181,8 +190,7 @@ impl YuNet {
         for ((name, _, _), unit) in BACKBONE.iter().zip(&self.backbone) {
             y = unit.forward(&y)?;
             match *name {
-                // A pool behind each of these; the last three are also what the neck takes.
-                "backbone.model0.conv2" | "backbone.model2.conv2" => y = max_pool_2x2(&y)?,
+                // What comes before the pool is also what the neck takes.
                 "backbone.model3.conv2" | "backbone.model4.conv2" => {
                     levels.push(y.clone());
                     y = max_pool_2x2(&y)?;

@@ -273,6 +273,7 @@ impl Conv2d {
                 inputs: self.channels,
                 out_size: [out_shape[1], out_shape[2]],
                 residual,
+                max_pool: false,
                 out,
             }
             .run(),
@@ -357,7 +358,7 @@ fn pointwise(kernel: (usize, usize), config: &ConvConfig) -> bool {
 }
 
 /// Output pixels in a task of a standard convolution.
-const STANDARD_BLOCK: usize = 320;
+const STANDARD_BLOCK: usize = 640;
 /// Input values in a task of a matrix product: what a second-level cache holds beside the weights.
 const MATRIX_BLOCK: usize = 24 * 1024;
 /// A product with fewer multiplications is not worth a second thread.

@@ -96,13 +96,16 @@ impl CustomOp1 for MaxPool2x2 {
     }
 }
 
-struct MaxRow<'a> {
-    rows: &'a [f32],
-    w: usize,
-    c: usize,
-    out_w: usize,
-    out: OutputPtr,
-    at: usize,
+/// Two rows of `w` pixels become one of `out_w`, at value `at` of the output.
+///
+/// Safety (see [`Kernel::run`]): the output has the room; nobody else writes it.
+pub(super) struct MaxRow<'a> {
+    pub rows: &'a [f32],
+    pub w: usize,
+    pub c: usize,
+    pub out_w: usize,
+    pub out: OutputPtr,
+    pub at: usize,
 }
 
 impl Kernel for MaxRow<'_> {

@@ -12,6 +12,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 use super::conv::{Conv2d, Weights, multiply};
 use super::depthwise::{Depthwise, DepthwiseRows, Target};
 use super::matrix::{Line, Packed, Product, Rows, ToBf16};
+use super::pool::{MaxRow, max_pool_2x2};
 use super::simd::dispatch;
 use super::team::{for_each_task, is_alone, threads};
 use super::{
@@ -26,6 +27,7 @@ pub struct Separable {
     depthwise: Conv2d,
     project: Option<Conv2d>,
     residual: bool,
+    max_pool: bool,
 }
 
 impl Separable {
@@ -69,7 +71,18 @@ impl Separable {
                 );
             }
         }
-        Ok(Self { expand, depthwise, project, residual })
+        Ok(Self { expand, depthwise, project, residual, max_pool: false })
+    }
+
+    /// The same with [`max_pool_2x2`] behind it.
+    ///
+    /// # Errors
+    /// A block that ends in a pointwise convolution.
+    pub fn with_max_pool(self) -> Result<Self> {
+        if self.project.is_some() {
+            bail!("separable: no pooling behind a pointwise convolution");
+        }
+        Ok(Self { max_pool: true, ..self })
     }
 
     /// [n, h, w, in] → [n, out_h, out_w, out].
@@ -85,6 +98,7 @@ impl Separable {
             return match &self.project {
                 Some(project) if self.residual => project.forward_add(&inner, x),
                 Some(project) => project.forward(&inner),
+                None if self.max_pool => max_pool_2x2(&inner),
                 None => Ok(inner),
             };
         }
@@ -101,7 +115,13 @@ impl Separable {
         let [out_h, out_w] = self.depthwise.out_size([n, h, w])?;
         let channels =
             self.project.as_ref().map_or(self.depthwise.out_channels, |c| c.out_channels);
-        Ok([n, out_h, out_w, channels])
+        if !self.max_pool {
+            return Ok([n, out_h, out_w, channels]);
+        }
+        if out_h < 2 || out_w < 2 {
+            bail!("separable: nothing to pool in [{n}, {out_h}, {out_w}, {channels}]");
+        }
+        Ok([n, out_h / 2, out_w / 2, channels])
     }
 }
 
@@ -126,8 +146,9 @@ impl CustomOp1 for Separable {
             input: x,
             size: [n, h, w],
             inputs,
-            out_size: [out_shape[1], out_shape[2]],
+            out_size: self.depthwise.out_size([n, h, w])?,
             residual: self.residual.then_some(x),
+            max_pool: self.max_pool,
             out: output.ptr(),
         };
         stages.run();
@@ -147,9 +168,12 @@ pub(super) struct Stages<'a> {
     pub input: &'a [f32],
     pub size: [usize; 3],
     pub inputs: usize,
+    /// Of the depthwise layer.
     pub out_size: [usize; 2],
     /// Of the output's shape.
     pub residual: Option<&'a [f32]>,
+    /// Whether 2×2 pixels become one in the end; only without the last layer.
+    pub max_pool: bool,
     pub out: OutputPtr,
 }
 
@@ -223,14 +247,15 @@ impl Stages<'_> {
         }
         // Each task repeats the first layer for the rows that its kernel shares with the task
         // before: not worth it for a handful of rows.
-        let out_h = self.out_size[0];
+        let unit = if self.max_pool { 2 } else { 1 };
+        let out_h = self.out_size[0] / unit * unit;
         let parts = if is_alone() {
             1
         } else {
             let rows = 4 * self.depthwise.kernel.0;
             (TASKS * threads()).div_ceil(n).min(out_h / rows).max(1)
         };
-        let rows = out_h.div_ceil(parts);
+        let rows = out_h.div_ceil(parts).next_multiple_of(unit);
         let parts = out_h.div_ceil(rows);
         for_each_task(n * parts, |t| {
             let from = t % parts * rows;
@@ -264,12 +289,16 @@ impl Stages<'_> {
         let line = self.padded_w() * pixel;
         // Output rows a stripe.
         let fits = (STRIPE / (line * size_of::<f32>()).max(1)).max(kh);
-        let height = ((fits - kh) / stride + 1).min(rows.len());
+        let mut height = ((fits - kh) / stride + 1).min(rows.len());
+        if self.max_pool {
+            height = (height / 2 * 2).max(2);
+        }
         let padded = room(&mut scratch.padded, ((height - 1) * stride + kh) * line);
         let (bf16, width) = self.inner();
+        let has_inner = self.project.is_some() || self.max_pool;
         let inner_values =
             if bf16 { (height * out_w * width).div_ceil(2) } else { height * out_w * width };
-        let inner = room(&mut scratch.inner, if self.project.is_some() { inner_values } else { 0 });
+        let inner = room(&mut scratch.inner, if has_inner { inner_values } else { 0 });
         if bf16 && width > c {
             // The last value of a pixel is never written.
             scratch.inner.fill(Line::default());
@@ -323,6 +352,18 @@ impl Stages<'_> {
             // sizes above say; these output rows belong to this task.
             unsafe {
                 match &self.project {
+                    None if self.max_pool => {
+                        let target = Target::F32 { to: inner, stride: c };
+                        dispatch(self.depthwise.isa, work(target, None));
+                        for pair in 0..(to - from) / 2 {
+                            let at = (image * (out_h / 2) + from / 2 + pair) * (out_w / 2) * c;
+                            let rows = inner.add(2 * pair * out_w * c);
+                            let rows = std::slice::from_raw_parts(rows, 2 * out_w * c);
+                            let work =
+                                MaxRow { rows, w: out_w, c, out_w: out_w / 2, out: self.out, at };
+                            dispatch(self.depthwise.isa, work);
+                        }
+                    }
                     None => {
                         let residual = self.residual.map(|r| r.as_ptr().add(at * c));
                         let target = Target::F32 { to: self.out.at(at * c), stride: c };

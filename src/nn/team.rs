@@ -239,15 +239,17 @@ impl State {
     /// A helper's life.
     fn help(&self, seat: &Seat) {
         ALONE.set(true);
-        seat.processor.store(place::processor(), Ordering::Relaxed);
         seat.thread.store(place::thread(), Ordering::Relaxed);
         let mut wait = Wait(0);
         let mut since = Instant::now();
         while !self.ended.load(Ordering::SeqCst) {
+            let here = place::processor();
+            if seat.processor.load(Ordering::Relaxed) != here {
+                seat.processor.store(here, Ordering::Relaxed);
+            }
             let tasks = self.tasks.load(Ordering::Relaxed);
             if self.open.load(Ordering::Relaxed) && self.next.load(Ordering::Relaxed) < tasks {
                 self.join();
-                seat.processor.store(place::processor(), Ordering::Relaxed);
                 wait = Wait(0);
                 since = Instant::now();
             } else if self.led.load(Ordering::SeqCst) || !wait.is_long() || since.elapsed() < AWAKE

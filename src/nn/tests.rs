@@ -386,6 +386,30 @@ fn the_bf16_instructions_give_what_their_definition_says() {
 }
 
 #[test]
+fn a_pool_behind_a_block_is_the_pool_to_the_bit() {
+    let mut random = Random(17);
+    let teams = [team::Team::new(1), team::Team::new(3)];
+    for i in 0..20 {
+        let size = [1 + random.below(2), 7 + random.below(90), 7 + random.below(60)];
+        let mut block = Block::new(&mut random, size, Precision::F32);
+        (block.project, block.residual) = (None, false);
+        for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512] {
+            if !isa.is_available() {
+                continue;
+            }
+            let (expand, depthwise, _) = block.layers(isa);
+            let pooled = Separable::new(expand, depthwise, None, false).unwrap();
+            let pooled = pooled.with_max_pool().unwrap();
+            for team in &teams {
+                let got = team.lead(|_| pooled.forward(&block.x).unwrap());
+                let want = max_pool_2x2(&block.layer_by_layer(isa)).unwrap();
+                assert_eq!((got.dims(), bits(&got)), (want.dims(), bits(&want)), "{i} {isa:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn layers_that_do_not_make_a_block_are_errors() {
     let mut random = Random(16);
     let mut conv = |shape: [usize; 4], groups| {
@@ -406,6 +430,9 @@ fn layers_that_do_not_make_a_block_are_errors() {
     says(Separable::new(None, depthwise, Some(project), false), "8 channels");
     let (depthwise, project) = (conv([8, 1, 3, 3], 8), conv([4, 8, 1, 1], 1));
     says(Separable::new(None, depthwise, Some(project), true), "residual");
+    let (depthwise, project) = (conv([8, 1, 3, 3], 8), conv([4, 8, 1, 1], 1));
+    let block = Separable::new(None, depthwise, Some(project), false).unwrap();
+    says(block.with_max_pool(), "no pooling");
     let block = Separable::new(None, conv([8, 1, 3, 3], 8), None, false).unwrap();
     let text = block.forward(&random.tensor(&[1, 5, 5, 4])).unwrap_err().to_string();
     assert!(text.contains("[1, 5, 5, 4]"), "{text}");
