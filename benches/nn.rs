@@ -9,7 +9,7 @@ use veriscope::models::silero_vad::{SileroVad, VadState};
 use veriscope::models::voice_cnn::VoiceCnn;
 use veriscope::models::weights::WeightStore;
 use veriscope::models::yunet::YuNet;
-use veriscope::nn::{Activation, Conv2d, ConvConfig, Padding, max_pool_2x2};
+use veriscope::nn::{Activation, Conv2d, ConvConfig, Padding, Precision, Separable, max_pool_2x2};
 use veriscope::speech::features::{BANDS, FRAMES, Features, WINDOW};
 
 type Failure = Box<dyn std::error::Error>;
@@ -40,6 +40,58 @@ const CASES: [Case; 10] = [
     ("depthwise 3x3 s2", [72, 72], 96, 96, 3, 2, true),
     ("depthwise 5x5", [18, 18], 240, 240, 5, 1, true),
 ];
+
+/// Name, height and width; input, inner and output channels; kernel, stride.
+type Block = (&'static str, [usize; 2], [usize; 3], usize, usize);
+
+/// Blocks of the same networks, from the largest picture to the smallest.
+const BLOCKS: [Block; 4] = [
+    ("block 16-96-24 3x3 s2", [72, 72], [16, 96, 24], 3, 2),
+    ("block 40-240-40 5x5", [18, 18], [40, 240, 40], 5, 1),
+    ("block 112-672-112 5x5", [9, 9], [112, 672, 112], 5, 1),
+    ("block 192-1152-192 5x5", [5, 5], [192, 1152, 192], 5, 1),
+];
+
+fn blocks(criterion: &mut Criterion) -> Result<(), Failure> {
+    for (name, [h, w], [inputs, inner, outputs], kernel, stride) in BLOCKS {
+        let mut group = criterion.benchmark_group(name);
+        for precision in [Precision::F32, Precision::Bf16] {
+            if precision.here() != precision {
+                continue;
+            }
+            let pointwise = |from: usize, to: usize, activation| {
+                let config = ConvConfig { activation, precision, ..ConvConfig::default() };
+                Conv2d::new(&tensor(&[to, from, 1, 1])?, Some(&tensor(&[to])?), config)
+            };
+            let depthwise = ConvConfig {
+                stride: (stride, stride),
+                padding: Padding::all(kernel / 2),
+                groups: inner,
+                activation: Activation::Relu6,
+                ..ConvConfig::default()
+            };
+            let weight = tensor(&[inner, 1, kernel, kernel])?;
+            let block = Separable::new(
+                Some(pointwise(inputs, inner, Activation::Relu6)?),
+                Conv2d::new(&weight, Some(&tensor(&[inner])?), depthwise)?,
+                Some(pointwise(inner, outputs, Activation::None)?),
+                stride == 1 && inputs == outputs,
+            )?;
+            for batch in BATCHES {
+                let x = tensor(&[batch, h, w, inputs])?;
+                let (before, after) =
+                    (batch * h * w, batch * h.div_ceil(stride) * w.div_ceil(stride));
+                let multiplications =
+                    before * inputs * inner + after * inner * (kernel * kernel + outputs);
+                group.throughput(Throughput::Elements(multiplications as u64));
+                let id = BenchmarkId::new(format!("{precision:?}"), batch);
+                group.bench_with_input(id, &x, |b, x| b.iter(|| black_box(block.forward(x))));
+            }
+        }
+        group.finish();
+    }
+    Ok(())
+}
 
 fn operations(criterion: &mut Criterion) -> Result<(), Failure> {
     for (name, [h, w], inputs, outputs, kernel, stride, depthwise) in CASES {
@@ -109,7 +161,8 @@ fn networks(criterion: &mut Criterion) -> Result<(), Failure> {
 }
 
 fn all(criterion: &mut Criterion) {
-    if let Err(e) = operations(criterion).and_then(|()| networks(criterion)) {
+    let all = operations(criterion).and_then(|()| blocks(criterion));
+    if let Err(e) = all.and_then(|()| networks(criterion)) {
         eprintln!("{e}");
         std::process::exit(1);
     }
