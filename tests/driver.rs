@@ -1,5 +1,6 @@
 //! The CUDA build with drivers that are there and cannot be used: stand-ins for `libcuda.so.1`,
-//! compiled here. Run by scripts/check-cuda.
+//! compiled here; and with one that runs the kernels on the host, and that may have little memory
+//! or be lost at any moment. Run by scripts/check-cuda, with CUDA 13.
 #![cfg(feature = "cuda")]
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
@@ -9,6 +10,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use common::{PROGRAM, root};
+use veriscope::report::{ReasonCode, Report};
 
 /// A driver that answers what the environment says, and fails where it knows nothing.
 const DRIVER: &str = r#"
@@ -122,4 +124,99 @@ fn doctor_tells_of_the_gpu_and_that_it_fails() {
     ] {
         assert!(text.contains(said), "{said}: {text}");
     }
+}
+
+/// The driver that runs the kernels on the host, as scripts/check-cuda builds it.
+fn emulated(dir: &Path) {
+    let mut compiler = Command::new("g++");
+    compiler.args(["-std=c++17", "-O2", "-fPIC", "-shared", "-w", "-fno-strict-aliasing"]);
+    compiler.args(["-ffp-contract=off", "-U_FORTIFY_SOURCE", "-o"]);
+    compiler.arg(dir.join("libcuda.so.1")).arg(root().join("kernels/host/driver.cpp"));
+    if std::is_x86_feature_detected!("fma") {
+        compiler.arg("-mfma");
+    }
+    assert!(compiler.status().unwrap().success());
+    for library in ["libcublas.so.13", "libcublasLt.so.13", "libcurand.so.10"] {
+        std::os::unix::fs::symlink("libcuda.so.1", dir.join(library)).unwrap();
+    }
+}
+
+/// Reports in order of path, and stderr.
+fn scan_demo(libraries: &Path, device: &str, env: Option<(&str, String)>) -> (Vec<Report>, String) {
+    let output = Command::new(PROGRAM)
+        .args(["scan", "--format", "jsonl", "--precision", "f32", "--fps", "2", "--jobs", "1"])
+        .args(["--device", device])
+        .args(["demo/label-intact.png", "demo/label-stripped.mp4"].map(|name| root().join(name)))
+        .env("VERISCOPE_CUDA_LIBRARIES", libraries)
+        .env_remove("RUST_LOG")
+        .envs(env)
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{stderr}");
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let mut reports: Vec<Report> =
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    reports.sort_by(|a, b| a.media.path.cmp(&b.media.path));
+    assert_eq!(reports.len(), 2, "{stderr}");
+    (reports, stderr)
+}
+
+fn windows(report: &Report) -> Vec<f32> {
+    report.tracks.iter().flat_map(|t| &t.windows).map(|w| w.probability).collect()
+}
+
+fn is_lost(report: &Report) -> bool {
+    report.reasons.iter().any(|r| r.code == ReasonCode::DeviceLost)
+}
+
+#[test]
+fn whole_scans_answer_alike_whatever_the_device_does() {
+    let dir = tempfile::tempdir().unwrap();
+    emulated(dir.path());
+    let (cpu, _) = scan_demo(dir.path(), "cpu", None);
+    assert!(windows(&cpu[1]).len() > 10);
+    let same = |reports: &[Report]| {
+        for (found, want) in reports.iter().zip(&cpu) {
+            let (found, want) = (windows(found), windows(want));
+            assert_eq!(found.len(), want.len());
+            assert!(found.iter().zip(&want).all(|(a, b)| (a - b).abs() < 1e-3));
+        }
+    };
+    let gpu = "cuda:0 emulated on the host";
+
+    let (whole, stderr) = scan_demo(dir.path(), "cuda", None);
+    same(&whole);
+    assert!(whole.iter().all(|r| r.engine.device == gpu && !is_lost(r)), "{stderr}");
+
+    // Memory for the networks and the self-test, but not for a full batch.
+    let (small, stderr) =
+        scan_demo(dir.path(), "cuda", Some(("EMULATED_BYTES", "40000000".to_owned())));
+    same(&small);
+    assert!(small.iter().all(|r| r.engine.device == gpu && !is_lost(r)), "{stderr}");
+    assert_eq!(stderr.matches("too little memory").count(), 1, "{stderr}");
+
+    let mut midway = 0;
+    for launches in (0..900).step_by(100) {
+        let env = Some(("EMULATED_LAUNCHES", launches.to_string()));
+        let (reports, stderr) = scan_demo(dir.path(), "auto", env);
+        same(&reports);
+        let devices: Vec<&str> = reports.iter().map(|r| r.engine.device.as_str()).collect();
+        let both = format!("{gpu} + cpu");
+        midway += usize::from(devices.contains(&both.as_str()));
+        for report in &reports {
+            let told = (is_lost(report), report.engine.device_note.is_some());
+            let device = report.engine.device.as_str();
+            let want = match device {
+                d if d == gpu => (false, false),
+                d if d == both => (true, false),
+                // Refused at the start, or lost before this file.
+                "cpu" => (!told.1, told.1),
+                other => panic!("{other}"),
+            };
+            assert_eq!(told, want, "{launches} {device}: {stderr}");
+        }
+        assert!(stderr.lines().count() <= 1, "told once: {stderr}");
+    }
+    assert!(midway >= 2, "{midway}");
 }

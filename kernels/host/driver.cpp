@@ -8,6 +8,7 @@
 // touched; freed memory cannot be touched either.
 #include "emulate.cpp"
 
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
@@ -25,10 +26,27 @@ struct Allocation {
 
 std::mutex mutex;
 std::map<uintptr_t, Allocation> allocations;
+size_t bytes_in_use = 0;
+std::atomic<long> launches{0};
+
+// What the environment says; nothing is -1.
+long limit(const char* name) {
+    const char* text = getenv(name);
+    return text ? atol(text) : -1;
+}
 
 Result allocate(uint64_t* address, size_t bytes) {
     if (bytes == 0) {
         return INVALID_VALUE;
+    }
+    // A device of this many bytes.
+    static const long memory_bytes = limit("EMULATED_BYTES");
+    {
+        const std::lock_guard<std::mutex> lock(mutex);
+        if (memory_bytes >= 0 && bytes_in_use + bytes > static_cast<size_t>(memory_bytes)) {
+            return OUT_OF_MEMORY;
+        }
+        bytes_in_use += bytes;
     }
     const size_t room = (bytes + 255) / 256 * 256;
     const size_t mapped = (room + PAGE - 1) / PAGE * PAGE + PAGE;
@@ -62,6 +80,7 @@ Result release(uint64_t address) {
         }
     }
     munmap(a.mapping, a.mapped);
+    bytes_in_use -= a.bytes;
     allocations.erase(found);
     return OK;
 }
@@ -208,6 +227,11 @@ Result cuModuleGetFunction(void** function, void* module, const char* name) {
 Result cuLaunchKernel(void* function, unsigned gx, unsigned gy, unsigned gz, unsigned bx,
                       unsigned by, unsigned bz, unsigned shared, void*, void** arguments, void**) {
     const std::string& name = *static_cast<std::string*>(function);
+    // A device that is lost after this many launches.
+    static const long lost_after = limit("EMULATED_LAUNCHES");
+    if (lost_after >= 0 && launches++ >= lost_after) {
+        return LAUNCH_FAILED;
+    }
     if (launch_candle(name, arguments)) {
         return OK;
     }

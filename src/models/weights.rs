@@ -281,7 +281,7 @@ impl WeightStore {
                 other => return Err(unfit(format!("type {other:?}, expected f32, f16 or bf16"))),
             };
             let made = Tensor::from_vec(values, view.shape(), device)
-                .map_err(|e| unfit(one_line(&e.to_string())))?;
+                .map_err(|e| unfit(first_line(&e)))?;
             tensors.insert(tensor.to_owned(), made);
         }
         Ok(Tensors { file, tensors, precision: self.precision(name, device)? })
@@ -360,6 +360,11 @@ fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
+/// What a cause says; candle's end in a backtrace where RUST_BACKTRACE asks for one.
+fn first_line(cause: &dyn std::fmt::Display) -> String {
+    cause.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
 /// The verified tensors of one weights file, all f32.
 #[derive(Debug)]
 pub struct Tensors {
@@ -388,7 +393,7 @@ impl Tensors {
         WeightsError::Tensor {
             file: self.file.clone(),
             tensor: tensor.to_owned(),
-            detail: one_line(&cause.to_string()),
+            detail: first_line(cause),
         }
     }
 }
