@@ -2,7 +2,8 @@
 //!
 //! Layers are candle custom operations ([`candle_core::CustomOp1`] and `CustomOp2`): a model calls
 //! `forward` on tensors and does not know which device runs. Activations are NHWC (channels last),
-//! contiguous f32; weights come in PyTorch's layout and are packed once, when a layer is made.
+//! contiguous f32; weights come in PyTorch's layout and are packed once, when a layer is made. A 1-D
+//! convolution is one over pictures of height 1.
 //!
 //! On the CPU an output value is one chain of fused multiply-adds in a fixed order, however the
 //! work is cut into blocks. Hence the same input gives the same bits on the same machine, whatever
