@@ -18,9 +18,7 @@ pub fn compile_kernels() {
         println!("cargo::rerun-if-env-changed={variable}");
     }
     println!("cargo::rerun-if-changed=kernels");
-    let capability = env::var("CUDA_COMPUTE_CAP").unwrap_or_else(|_| "80".to_owned());
-    // Also where it is written as 8.0.
-    let capability = capability.replace('.', "");
+    let capability = capability();
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let nvcc = nvcc();
     for name in KERNELS {
@@ -40,6 +38,15 @@ pub fn compile_kernels() {
             String::from_utf8_lossy(&output.stderr)
         );
     }
+}
+
+/// The compute capability that the program is built for. Its digits alone: the kernels use nothing
+/// that only one architecture has, which is what a letter behind them asks for.
+pub fn capability() -> String {
+    let named = env::var("CUDA_COMPUTE_CAP").unwrap_or_else(|_| "80".to_owned());
+    let digits: String = named.chars().take_while(char::is_ascii_digit).collect();
+    assert!(!digits.is_empty(), "CUDA_COMPUTE_CAP: {named} is no compute capability such as 80");
+    digits
 }
 
 fn nvcc() -> PathBuf {

@@ -75,7 +75,7 @@ pub fn build() {
     println!("cargo::rerun-if-changed=Cargo.lock");
     println!("cargo::rustc-env=VERISCOPE_CUDA_VERSION={}", cuda_version());
     println!("cargo::rerun-if-env-changed=CUDA_COMPUTE_CAP");
-    let capability = env::var("CUDA_COMPUTE_CAP").unwrap_or_else(|_| "80".to_owned());
+    let capability = super::kernels::capability();
     println!("cargo::rustc-env=VERISCOPE_CUDA_COMPUTE_CAP={capability}");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("cuda");
     fs::create_dir_all(&out).unwrap_or_else(|e| panic!("{}: {e}", out.display()));

@@ -47,8 +47,8 @@ pub struct ScanArgs {
     /// Where networks run: auto, cpu, cuda or cuda:N
     #[arg(long, default_value = "auto", value_parser = parse_device)]
     device: DeviceChoice,
-    /// In what numbers networks calculate on the CPU: auto (bf16 where that changes no answer and
-    /// the processor has instructions for it), f32 or bf16
+    /// In what numbers networks calculate on the CPU: auto (bf16 where it moves a network's AUC by
+    /// less than 0.001 and the processor has instructions for it), f32 or bf16
     #[arg(long, default_value = "auto", value_parser = parse_precision)]
     precision: PrecisionChoice,
     /// Pictures a second that are looked at

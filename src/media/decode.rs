@@ -594,6 +594,10 @@ impl VideoTrack {
                 Received::Nothing => return Ok(ControlFlow::Continue(())),
                 Received::Error(reason) => return Err(reason),
             }
+            if let Some(reason) = hardware.refusal() {
+                // FFmpeg would go on in software, but in this decoder, which has one thread.
+                return Err(reason.to_owned());
+            }
             let skipping = self.skipping;
             let flow = self.picture(&mut picture, Some(hardware), out)?;
             hardware.done_with(&picture);
@@ -602,11 +606,6 @@ impl VideoTrack {
             }
             if skipping != self.skipping {
                 hardware.skip(discard(self.skipping));
-            }
-            if let Some(reason) = hardware.refusal()
-                && self.decoder_use.as_ref().is_some_and(|u| u.kind == DecoderKind::Nvdec)
-            {
-                self.decoder_use = Some(software(&self.run.codec, reason));
             }
         }
     }

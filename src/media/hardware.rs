@@ -72,7 +72,7 @@ impl Hardware {
             self.keep(packet);
             if self.bytes > KEPT_BYTES {
                 return Err(format!(
-                    "its key pictures lie more than {} MiB apart",
+                    "more than {} MiB would have to be kept for software to go on from",
                     KEPT_BYTES >> 20
                 ));
             }

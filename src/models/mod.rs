@@ -10,7 +10,7 @@ pub mod voice_cnn;
 pub mod weights;
 pub mod yunet;
 
-use crate::nn::{Conv2d, ConvConfig};
+use crate::nn::{Conv2d, ConvConfig, Precision};
 
 /// Name and shape of every tensor in a weights file.
 pub type Shapes = Vec<(String, Vec<usize>)>;
@@ -26,7 +26,16 @@ pub fn expected_shapes(network: &str) -> Option<Shapes> {
     }
 }
 
-/// The convolution `name` with `name.weight` and `name.bias`.
+/// The lowest precision that a network's layers can make use of.
+fn lowest_precision(network: &str) -> Precision {
+    match network {
+        // No pointwise convolutions.
+        silero_vad::NETWORK => Precision::F32,
+        _ => Precision::Bf16,
+    }
+}
+
+/// The convolution `name` in the network's precision, with `name.weight` and `name.bias`.
 fn conv(
     tensors: &weights::Tensors,
     name: &str,

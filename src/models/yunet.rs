@@ -9,8 +9,8 @@ use candle_core::{IndexOp, Result, Tensor, bail};
 use super::weights::{Tensors, WeightsError};
 use super::{Shapes, conv};
 use crate::nn::{
-    Activation, Conv2d, ConvConfig, Padding, Precision, Separable, in_groups, max_pool_2x2,
-    sigmoid, upsample_2x_add,
+    Activation, Conv2d, ConvConfig, Padding, Separable, in_groups, max_pool_2x2, sigmoid,
+    upsample_2x_add,
 };
 
 /// Its name in the manifest.
@@ -69,7 +69,7 @@ fn depthwise_config(channels: usize, activation: Activation) -> ConvConfig {
         padding: Padding::all(1),
         groups: channels,
         activation,
-        precision: Precision::F32,
+        ..ConvConfig::default()
     }
 }
 
@@ -116,7 +116,7 @@ impl YuNet {
             padding: Padding::all(1),
             groups: 1,
             activation: Activation::Relu,
-            precision: Precision::F32,
+            ..ConvConfig::default()
         };
         let neck = |level: usize| unit(&format!("neck.lateral_convs.{level}"), NECK);
         // The four parts of a head see the same input: one product instead of four.

@@ -54,7 +54,7 @@ impl Module {
     }
 }
 
-// SAFETY of the six: `repr(C)`, plain numbers without padding, and as large as in the kernels
+// SAFETY of the five: `repr(C)`, plain numbers without padding, and as large as in the kernels
 // (tests/kernels.rs compares them).
 unsafe impl DeviceRepr for ConvParams {}
 unsafe impl DeviceRepr for DepthwiseParams {}

@@ -61,14 +61,13 @@ impl Activation {
 pub enum Precision {
     #[default]
     F32,
-    /// Factors of matrix products are rounded to bf16 (8 bits of significand). A layer that is
-    /// asked for it uses it where the machine has instructions for it (AVX512-BF16), and f32
-    /// elsewhere: see [`Precision::here`].
+    /// Factors of matrix products are rounded to bf16 (8 bits of significand). Fast only where the
+    /// machine has instructions for it (AVX512-BF16): ask [`Precision::here`] first.
     Bf16,
 }
 
 impl Precision {
-    /// What this machine makes of it.
+    /// This, or f32 where this machine has no instructions for it.
     pub fn here(self) -> Self {
         if Isa::Avx512Bf16.is_available() { self } else { Self::F32 }
     }

@@ -144,7 +144,7 @@ impl Upsample2xAdd {
     /// Of the larger picture.
     fn shape(large: &Layout, small: &Layout) -> Result<[usize; 4]> {
         let [n, h, w, c] = nhwc("upsample_2x_add", large)?;
-        if small.shape().dims() != [n, h / 2, w / 2, c] || h % 2 != 0 || w % 2 != 0 {
+        if small.shape().dims() != [n, h / 2, w / 2, c] || h % 2 != 0 || w % 2 != 0 || c == 0 {
             bail!(
                 "upsample_2x_add: {:?} is not twice the size of {:?}",
                 large.shape().dims(),

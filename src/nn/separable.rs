@@ -13,7 +13,7 @@ use super::conv::{Conv2d, Weights, multiply};
 use super::depthwise::{Depthwise, DepthwiseRows, Target};
 use super::matrix::{Line, Packed, Product, Rows, ToBf16};
 use super::pool::{MaxRow, max_pool_2x2};
-use super::simd::dispatch;
+use super::simd::{Isa, dispatch};
 use super::team::{for_each_task, is_alone, threads};
 use super::{
     Activation, LINE_VALUES, Output, OutputPtr, Padding, Precision, contiguous, nhwc, shaped,
@@ -41,7 +41,7 @@ impl Separable {
         residual: bool,
     ) -> Result<Self> {
         let channels = depthwise.channels;
-        let Weights::Depthwise(_) = &depthwise.weights else {
+        let Weights::Depthwise(depthwise_weights) = &depthwise.weights else {
             bail!("separable: the layer in the middle is not depthwise");
         };
         for (name, conv) in [("first", &expand), ("last", &project)] {
@@ -54,6 +54,13 @@ impl Separable {
             && conv.out_channels != channels
         {
             bail!("separable: {} channels into a depthwise layer of {channels}", conv.out_channels);
+        }
+        // Channels are shared out in whole panels of both.
+        let lanes = depthwise_weights.isa.lanes();
+        if let Some((packed, _)) = expand.as_ref().and_then(Conv2d::matrix)
+            && packed.isa().lanes() != lanes
+        {
+            bail!("separable: layers for vectors of {} and {lanes} values", packed.isa().lanes());
         }
         if let Some(conv) = &project
             && conv.channels != channels
@@ -193,7 +200,8 @@ const SMALL: usize = 24 * 24;
 const TASKS: usize = 2;
 
 /// Buffers that a thread keeps between calls, because fresh pages cost more than the work in them.
-/// They are as large as the largest stripe.
+/// Each is as large as the largest use so far: a stripe, or some channels of all small pictures of
+/// a call.
 #[derive(Default)]
 struct Scratch {
     padded: Vec<Line>,
@@ -279,9 +287,17 @@ impl Stages<'_> {
         }
     }
 
+    /// The set that the depthwise layer runs with: where its result is rounded to bf16, that of
+    /// the last layer, which has the instruction. In f32 both are the same.
+    fn depthwise_isa(&self) -> Isa {
+        match &self.project {
+            Some((packed, _)) if packed.isa().lanes() == self.depthwise.isa.lanes() => packed.isa(),
+            _ => self.depthwise.isa,
+        }
+    }
+
     /// Output rows `rows` of picture `image`, stripe by stripe.
     fn stripes(&self, scratch: &mut Scratch, image: usize, rows: std::ops::Range<usize>) {
-        let [_, h, w] = self.size;
         let [out_h, out_w] = self.out_size;
         let (c, (kh, _), (stride, _)) =
             (self.depthwise.c, self.depthwise.kernel, self.depthwise.stride);
@@ -298,11 +314,11 @@ impl Stages<'_> {
         let has_inner = self.project.is_some() || self.max_pool;
         let inner_values =
             if bf16 { (height * out_w * width).div_ceil(2) } else { height * out_w * width };
-        let inner = room(&mut scratch.inner, if has_inner { inner_values } else { 0 });
         if bf16 && width > c {
             // The last value of a pixel is never written.
             scratch.inner.fill(Line::default());
         }
+        let inner = room(&mut scratch.inner, if has_inner { inner_values } else { 0 });
 
         // Padded rows from `top` on are in the buffer up to `done`.
         let mut done = rows.start * stride;
@@ -375,7 +391,7 @@ impl Stages<'_> {
                         } else {
                             Target::F32 { to: inner, stride: width }
                         };
-                        dispatch(self.depthwise.isa, work(target, None));
+                        dispatch(self.depthwise_isa(), work(target, None));
                         let out = packed.out;
                         let product = Product {
                             weights: packed,
@@ -396,7 +412,6 @@ impl Stages<'_> {
             }
             from = to;
         }
-        debug_assert!(h > 0 && w > 0);
     }
 
     /// All pictures whole: the first two layers for some channels at a time, then the last.
@@ -411,10 +426,10 @@ impl Stages<'_> {
         let pixels = n * out_h * out_w;
         let values = if bf16 { (pixels * width).div_ceil(2) } else { pixels * width };
         let mut buffer = SMALL_INNER.take();
-        let inner = OutputPtr(room(&mut buffer, values));
         if bf16 && width > c {
             buffer.fill(Line::default());
         }
+        let inner = OutputPtr(room(&mut buffer, values));
 
         // Channels a task: whole panels of the first layer.
         let panel = 2 * self.depthwise.isa.lanes();
@@ -450,7 +465,7 @@ impl Stages<'_> {
                         target,
                         residual: None,
                     };
-                    dispatch(self.depthwise.isa, work);
+                    dispatch(self.depthwise_isa(), work);
                 }
             }
         };
@@ -509,7 +524,7 @@ impl Stages<'_> {
                     // SAFETY: as above; the input holds w pixels from there.
                     unsafe {
                         let (x, at) = (self.input.as_ptr().add(x), to.add(start(image, row)));
-                        if pixel == self.inputs {
+                        if pixel == self.inputs && channels.len() == self.inputs {
                             x.copy_to_nonoverlapping(at, w * pixel);
                         } else {
                             for i in 0..w {

@@ -216,6 +216,8 @@ impl State {
         unsafe { *self.task.get() = Some(std::mem::transmute::<Task<'_>, Task<'static>>(task)) };
         self.tasks.store(n, Ordering::Relaxed);
         self.next.store(0, Ordering::Relaxed);
+        // Of a run that ended in a panic of the leader's own.
+        self.failed.store(false, Ordering::SeqCst);
         self.open.store(true, Ordering::SeqCst);
         let close = Close(self);
         self.take(n, task);
@@ -416,5 +418,10 @@ mod tests {
         };
         fails(false);
         fails(true);
+        for _ in 0..100 {
+            let all = || team.lead(|_| for_each_task(50, |_| assert_eq!(1, 2, "on purpose")));
+            assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(all)).is_err());
+            assert_eq!(team.lead(|_| map(50, |i| i)).len(), 50);
+        }
     }
 }

@@ -228,7 +228,9 @@ struct Block {
 impl Block {
     fn new(random: &mut Random, size: [usize; 3], precision: Precision) -> Self {
         let [n, h, w] = size;
-        let inputs = 1 + random.below(40);
+        // Also as many as a padded pixel has room for.
+        let inputs =
+            if random.below(3) == 0 { 16 + 32 * random.below(2) } else { 1 + random.below(40) };
         let expand = random.below(4) > 0;
         let inner = if expand { 1 + random.below(130) } else { inputs };
         let residual = random.below(2) == 0;
@@ -433,6 +435,15 @@ fn layers_that_do_not_make_a_block_are_errors() {
     let (depthwise, project) = (conv([8, 1, 3, 3], 8), conv([4, 8, 1, 1], 1));
     let block = Separable::new(None, depthwise, Some(project), false).unwrap();
     says(block.with_max_pool(), "no pooling");
+    let isas = [Isa::Portable, Isa::best()];
+    if isas[0].lanes() != isas[1].lanes() {
+        let make = |isa, shape: [usize; 4], groups| {
+            let config = ConvConfig { groups, ..Default::default() };
+            Conv2d::with_isa(&Random(18).tensor(&shape), None, config, isa).unwrap()
+        };
+        let (expand, depthwise) = (make(isas[1], [8, 4, 1, 1], 1), make(isas[0], [8, 1, 3, 3], 8));
+        says(Separable::new(Some(expand), depthwise, None, false), "vectors");
+    }
     let block = Separable::new(None, conv([8, 1, 3, 3], 8), None, false).unwrap();
     let text = block.forward(&random.tensor(&[1, 5, 5, 4])).unwrap_err().to_string();
     assert!(text.contains("[1, 5, 5, 4]"), "{text}");
