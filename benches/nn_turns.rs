@@ -1,16 +1,19 @@
-//! Runs one network once for each line `NETWORK BATCH [HEIGHT WIDTH]` on stdin and answers with
+//! Runs one network once for each line `NETWORK PRECISION BATCH [HEIGHT WIDTH]` on stdin and answers with
 //! the milliseconds that it took, so that another runtime can be measured in turns with it
 //! (`scripts/bench-nn`). Input is noise from a fixed seed; an input is made once.
 
 use std::collections::HashMap;
+use std::hint::black_box;
 use std::io::{BufRead, Write};
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
 use veriscope::models::efficientnet_lite::{self, EfficientNetLite};
+use veriscope::models::silero_vad::{CHUNK, SileroVad, VadState};
 use veriscope::models::voice_cnn::VoiceCnn;
-use veriscope::models::weights::WeightStore;
+use veriscope::models::weights::{PrecisionChoice, WeightStore};
 use veriscope::models::yunet::YuNet;
+use veriscope::nn::Precision;
 use veriscope::speech::features::{BANDS, FRAMES};
 
 type Failure = Box<dyn std::error::Error>;
@@ -27,18 +30,40 @@ fn noise(shape: &[usize], scale: f32) -> Result<Tensor, Failure> {
     Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
 }
 
+struct Networks {
+    yunet: YuNet,
+    face: EfficientNetLite,
+    voice: VoiceCnn,
+    vad: SileroVad,
+}
+
+impl Networks {
+    fn load(precision: PrecisionChoice) -> Result<Self, Failure> {
+        let store = WeightStore::open(None)?.with_precision(precision);
+        let load = |name: &str| store.load(name, &Device::Cpu);
+        Ok(Self {
+            yunet: YuNet::new(&load("yunet")?)?,
+            face: EfficientNetLite::new(&load("face-swap-fast")?)?,
+            voice: VoiceCnn::new(&load("voice-clone-fast")?)?,
+            vad: SileroVad::new(&load("silero-vad")?)?,
+        })
+    }
+}
+
 fn main() -> Result<(), Failure> {
-    let store = WeightStore::open(None)?;
-    let load = |name: &str| store.load(name, &Device::Cpu);
-    let yunet = YuNet::new(&load("yunet")?)?;
-    let face = EfficientNetLite::new(&load("face-swap-fast")?)?;
-    let voice = VoiceCnn::new(&load("voice-clone-fast")?)?;
+    let f32 = Networks::load(PrecisionChoice::F32)?;
+    let bf16 = Networks::load(PrecisionChoice::Bf16)?;
     let mut inputs: HashMap<String, Tensor> = HashMap::new();
     let stdout = std::io::stdout();
     for line in std::io::stdin().lock().lines() {
         let line = line?;
         let words: Vec<&str> = line.split_whitespace().collect();
-        let [network, numbers @ ..] = words.as_slice() else { continue };
+        let [network, precision, numbers @ ..] = words.as_slice() else { continue };
+        let networks = match *precision {
+            "f32" => &f32,
+            "bf16" if Precision::Bf16.here() == Precision::Bf16 => &bf16,
+            _ => return Err(format!("cannot run `{line}` on this machine").into()),
+        };
         let numbers = numbers.iter().map(|w| w.parse()).collect::<Result<Vec<usize>, _>>()?;
         let (shape, scale) = match (*network, numbers.as_slice()) {
             ("yunet", [n, h, w]) => (vec![*n, *h, *w, 3], 255.0),
@@ -46,17 +71,20 @@ fn main() -> Result<(), Failure> {
                 (vec![*n, efficientnet_lite::SIZE, efficientnet_lite::SIZE, 3], 1.0)
             }
             ("voice-clone-fast", [n]) => (vec![*n, BANDS, FRAMES, 1], 1.0),
+            ("silero-vad", [n]) => (vec![*n * CHUNK], 0.1),
             _ => return Err(format!("cannot run `{line}`").into()),
         };
         if !inputs.contains_key(&line) {
             inputs.insert(line.clone(), noise(&shape, scale)?);
         }
         let Some(x) = inputs.get(&line) else { continue };
+        let wave = if *network == "silero-vad" { x.to_vec1::<f32>()? } else { Vec::new() };
         let start = Instant::now();
         match *network {
-            "yunet" => drop(std::hint::black_box(yunet.forward(x, 0.6)?)),
-            "face-swap-fast" => drop(std::hint::black_box(face.forward(x)?)),
-            _ => drop(std::hint::black_box(voice.forward_features(x)?)),
+            "yunet" => drop(black_box(networks.yunet.forward(x, 0.6)?)),
+            "face-swap-fast" => drop(black_box(networks.face.forward(x)?)),
+            "silero-vad" => drop(black_box(networks.vad.forward(&wave, &mut VadState::default())?)),
+            _ => drop(black_box(networks.voice.forward_features(x)?)),
         }
         let elapsed = start.elapsed().as_secs_f64() * 1e3;
         writeln!(stdout.lock(), "{elapsed:.4}")?;

@@ -7,9 +7,9 @@
 use candle_core::{Result, Tensor, bail};
 
 use super::Shapes;
-use super::inverted_residual::{Block, BlockSpec, ConvBn};
+use super::inverted_residual::{BlockSpec, ConvBn};
 use super::weights::{Tensors, WeightsError};
-use crate::nn::{Activation, Conv2d, Linear, global_avg_pool, in_groups};
+use crate::nn::{Activation, Conv2d, Linear, Separable, global_avg_pool, in_groups};
 
 /// Its name in the manifest.
 pub const NETWORK: &str = "efficientnet-lite0";
@@ -39,7 +39,7 @@ const STAGES: [(usize, usize, usize, usize, usize); 7] = [
 /// The network.
 pub struct EfficientNetLite {
     stem: Conv2d,
-    blocks: Vec<Block>,
+    blocks: Vec<Separable>,
     head: Conv2d,
     classifier: Linear,
 }

@@ -4,11 +4,9 @@
 //! convolutions are without bias and followed by a batch norm, which is folded at load; padding is
 //! half the kernel on all four sides.
 
-use candle_core::{Result, Tensor};
-
 use super::Shapes;
 use super::weights::{Tensors, WeightsError};
-use crate::nn::{Activation, Conv2d, ConvConfig, Padding, fold_bn};
+use crate::nn::{Activation, Conv2d, ConvConfig, Padding, Separable, fold_bn};
 
 /// One convolution with its batch norm: `name.conv.weight` and `name.bn.*`.
 pub(super) struct ConvBn {
@@ -48,6 +46,7 @@ impl ConvBn {
             padding: Padding::all(self.kernel / 2),
             groups: if self.depthwise { self.outputs } else { 1 },
             activation: self.activation,
+            precision: tensors.precision(),
         };
         fold_bn(
             tensors.get(&format!("{name}.conv.weight"))?,
@@ -107,36 +106,14 @@ impl BlockSpec {
         tensors: &Tensors,
         name: &str,
         eps: f64,
-    ) -> std::result::Result<Block, WeightsError> {
+    ) -> std::result::Result<Separable, WeightsError> {
         let (expand, depthwise, project) = self.convs();
-        Ok(Block {
-            expand: expand
-                .map(|conv| conv.load(tensors, &format!("{name}.expand"), eps))
-                .transpose()?,
-            depthwise: depthwise.load(tensors, &format!("{name}.{}", self.depthwise_name), eps)?,
-            project: project.load(tensors, &format!("{name}.project"), eps)?,
-            residual: self.stride == 1 && self.inputs == self.outputs,
-        })
-    }
-}
-
-pub(super) struct Block {
-    expand: Option<Conv2d>,
-    depthwise: Conv2d,
-    project: Conv2d,
-    residual: bool,
-}
-
-impl Block {
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let inner = match &self.expand {
-            Some(expand) => self.depthwise.forward(&expand.forward(x)?)?,
-            None => self.depthwise.forward(x)?,
-        };
-        if self.residual {
-            self.project.forward_add(&inner, x)
-        } else {
-            self.project.forward(&inner)
-        }
+        let expand =
+            expand.map(|conv| conv.load(tensors, &format!("{name}.expand"), eps)).transpose()?;
+        let depthwise = depthwise.load(tensors, &format!("{name}.{}", self.depthwise_name), eps)?;
+        let project = project.load(tensors, &format!("{name}.project"), eps)?;
+        let residual = self.stride == 1 && self.inputs == self.outputs;
+        Separable::new(expand, depthwise, Some(project), residual)
+            .map_err(|e| tensors.unfit(name, &e))
     }
 }

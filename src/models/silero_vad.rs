@@ -107,6 +107,7 @@ impl SileroVad {
                 padding: Padding { left: 1, right: 1, ..Padding::default() },
                 groups: 1,
                 activation: Activation::Relu,
+                ..ConvConfig::default()
             };
             flat_conv(name, true, config)
         });

@@ -8,9 +8,9 @@
 use candle_core::{Device, Result, Tensor, bail};
 
 use super::Shapes;
-use super::inverted_residual::{Block, BlockSpec, ConvBn};
+use super::inverted_residual::{BlockSpec, ConvBn};
 use super::weights::{Tensors, WeightsError};
-use crate::nn::{Activation, Conv2d, Linear, in_groups, mean_std_pool};
+use crate::nn::{Activation, Conv2d, Linear, Separable, in_groups, mean_std_pool};
 use crate::speech::features::{BANDS, FRAMES, Features};
 
 /// Its name in the manifest.
@@ -40,7 +40,7 @@ const BATCH: usize = 32;
 pub struct VoiceCnn {
     features: Features,
     stem: Conv2d,
-    blocks: Vec<Block>,
+    blocks: Vec<Separable>,
     head: Conv2d,
     classifier: Linear,
     device: Device,

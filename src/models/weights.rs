@@ -7,6 +7,8 @@ use candle_core::{Device, Tensor};
 use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
 
+use crate::nn::Precision;
+
 /// The manifest's format that this program reads.
 const SCHEMA: i64 = 1;
 const MANIFEST: &str = "manifest.toml";
@@ -18,6 +20,20 @@ pub const WEIGHTS_VARIABLE: &str = "VERISCOPE_WEIGHTS";
 pub struct WeightStore {
     folder: PathBuf,
     entries: Vec<WeightEntry>,
+    precision: PrecisionChoice,
+}
+
+/// In what numbers the networks of a store calculate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PrecisionChoice {
+    /// What the manifest allows each of them, where the machine has instructions for it, and f32
+    /// otherwise.
+    #[default]
+    Auto,
+    /// f32 for all.
+    F32,
+    /// bf16 for all, whatever the manifest says; for measuring what it does to a network.
+    Bf16,
 }
 
 /// What the manifest says of one weights file.
@@ -44,6 +60,10 @@ pub struct WeightEntry {
     #[serde(default)]
     pub metrics: BTreeMap<String, Metric>,
     pub calibration: Option<Calibration>,
+    /// The lowest precision in which its answers stay what they are in f32, as measured in its
+    /// model card.
+    #[serde(default)]
+    pub precision: Precision,
 }
 
 /// A measured figure.
@@ -165,7 +185,26 @@ impl WeightStore {
             entry.name = name;
             entries.push(entry);
         }
-        Ok(Self { folder: folder.to_path_buf(), entries })
+        let precision = PrecisionChoice::default();
+        Ok(Self { folder: folder.to_path_buf(), entries, precision })
+    }
+
+    /// The same store, whose networks calculate in other numbers.
+    pub fn with_precision(self, precision: PrecisionChoice) -> Self {
+        Self { precision, ..self }
+    }
+
+    /// In what numbers a network calculates on `device`.
+    ///
+    /// # Errors
+    /// No entry of that name.
+    pub fn precision(&self, name: &str, device: &Device) -> Result<Precision, WeightsError> {
+        let wanted = match self.precision {
+            PrecisionChoice::Auto => self.entry(name)?.precision,
+            PrecisionChoice::F32 => Precision::F32,
+            PrecisionChoice::Bf16 => Precision::Bf16,
+        };
+        Ok(if device.is_cpu() { wanted.here() } else { Precision::F32 })
     }
 
     pub fn folder(&self) -> &Path {
@@ -245,7 +284,7 @@ impl WeightStore {
                 .map_err(|e| unfit(one_line(&e.to_string())))?;
             tensors.insert(tensor.to_owned(), made);
         }
-        Ok(Tensors { file, tensors })
+        Ok(Tensors { file, tensors, precision: self.precision(name, device)? })
     }
 
     /// The bytes of a file that is whole.
@@ -326,6 +365,7 @@ fn one_line(text: &str) -> String {
 pub struct Tensors {
     file: PathBuf,
     tensors: HashMap<String, Tensor>,
+    precision: Precision,
 }
 
 impl Tensors {
@@ -336,6 +376,11 @@ impl Tensors {
             file: self.file.clone(),
             tensor: name.to_owned(),
         })
+    }
+
+    /// In what numbers the network is to calculate.
+    pub fn precision(&self) -> Precision {
+        self.precision
     }
 
     /// The error for a tensor that is there but does not fit where it is used.

@@ -9,7 +9,8 @@ use candle_core::{IndexOp, Result, Tensor, bail};
 use super::weights::{Tensors, WeightsError};
 use super::{Shapes, conv};
 use crate::nn::{
-    Activation, Conv2d, ConvConfig, Padding, in_groups, max_pool_2x2, sigmoid, upsample_2x_add,
+    Activation, Conv2d, ConvConfig, Padding, Precision, Separable, in_groups, max_pool_2x2,
+    sigmoid, upsample_2x_add,
 };
 
 /// Its name in the manifest.
@@ -55,25 +56,19 @@ pub struct RawFace {
 /// The network.
 pub struct YuNet {
     stem: Conv2d,
-    backbone: Vec<Unit>,
-    neck: [Unit; 3],
-    heads: [Unit; 3],
-}
-
-/// 1×1 convolution, then 3×3 depthwise.
-struct Unit {
-    pointwise: Conv2d,
-    depthwise: Conv2d,
-}
-
-impl Unit {
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.depthwise.forward(&self.pointwise.forward(x)?)
-    }
+    backbone: Vec<Separable>,
+    neck: [Separable; 3],
+    heads: [Separable; 3],
 }
 
 fn depthwise_config(channels: usize, activation: Activation) -> ConvConfig {
-    ConvConfig { stride: (1, 1), padding: Padding::all(1), groups: channels, activation }
+    ConvConfig {
+        stride: (1, 1),
+        padding: Padding::all(1),
+        groups: channels,
+        activation,
+        precision: Precision::F32,
+    }
 }
 
 /// The tensors of a weights file.
@@ -107,20 +102,19 @@ impl YuNet {
     /// A tensor that is missing or does not fit.
     pub fn new(tensors: &Tensors) -> std::result::Result<Self, WeightsError> {
         let unit = |name: &str, channels: usize| {
-            Ok::<_, WeightsError>(Unit {
-                pointwise: conv(tensors, &format!("{name}.conv1"), ConvConfig::default())?,
-                depthwise: conv(
-                    tensors,
-                    &format!("{name}.conv2"),
-                    depthwise_config(channels, Activation::Relu),
-                )?,
-            })
+            // 1×1 convolution, then 3×3 depthwise.
+            let pointwise = conv(tensors, &format!("{name}.conv1"), ConvConfig::default())?;
+            let depthwise = depthwise_config(channels, Activation::Relu);
+            let depthwise = conv(tensors, &format!("{name}.conv2"), depthwise)?;
+            Separable::new(Some(pointwise), depthwise, None, false)
+                .map_err(|e| tensors.unfit(name, &e))
         };
         let stem = ConvConfig {
             stride: (2, 2),
             padding: Padding::all(1),
             groups: 1,
             activation: Activation::Relu,
+            precision: Precision::F32,
         };
         let neck = |level: usize| unit(&format!("neck.lateral_convs.{level}"), NECK);
         // The four parts of a head see the same input: one product instead of four.
@@ -139,10 +133,10 @@ impl YuNet {
                 Conv2d::new(&weight, Some(&bias), config)
                     .map_err(|e| tensors.unfit(&format!("bbox_head.*.{level}.{kind}"), &e))
             };
-            Ok::<_, WeightsError>(Unit {
-                pointwise: made("conv1", ConvConfig::default())?,
-                depthwise: made("conv2", depthwise_config(HEAD, Activation::None))?,
-            })
+            let pointwise = made("conv1", ConvConfig::default())?;
+            let depthwise = made("conv2", depthwise_config(HEAD, Activation::None))?;
+            Separable::new(Some(pointwise), depthwise, None, false)
+                .map_err(|e| tensors.unfit(&format!("bbox_head.*.{level}"), &e))
         };
         Ok(Self {
             stem: conv(tensors, STEM, stem)?,

@@ -3,10 +3,11 @@
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::depthwise::{Depthwise, DepthwiseRows};
-use super::matrix::{Packed, RowsTimesPanels};
+use super::depthwise::Depthwise;
+use super::matrix::{Line, Packed, Product, Rows, ToBf16};
+use super::separable::Stages;
 use super::simd::{Isa, dispatch};
-use super::{Activation, Output, OutputPtr, contiguous, nhwc, shaped};
+use super::{ALONE, Activation, Output, OutputPtr, Precision, contiguous, nhwc, shaped, team};
 
 /// Zeros around the picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,6 +33,8 @@ pub struct ConvConfig {
     /// 1, or the number of channels for a depthwise convolution.
     pub groups: usize,
     pub activation: Activation,
+    /// Only pointwise convolutions with stride 1 heed it; in others it would not pay.
+    pub precision: Precision,
 }
 
 impl Default for ConvConfig {
@@ -41,6 +44,7 @@ impl Default for ConvConfig {
             padding: Padding::default(),
             groups: 1,
             activation: Activation::None,
+            precision: Precision::F32,
         }
     }
 }
@@ -48,21 +52,16 @@ impl Default for ConvConfig {
 /// 2-D convolution with bias, activation and, optionally, a residual: standard, pointwise (1×1)
 /// or depthwise. A 1-D convolution is one over pictures of height 1.
 pub struct Conv2d {
-    kernel: (usize, usize),
-    channels: usize,
-    out_channels: usize,
-    config: ConvConfig,
-    weights: Weights,
+    pub(super) kernel: (usize, usize),
+    pub(super) channels: usize,
+    pub(super) out_channels: usize,
+    pub(super) config: ConvConfig,
+    pub(super) weights: Weights,
 }
 
-enum Weights {
+pub(super) enum Weights {
     Matrix(Packed),
-    /// [ky][kx][c] and [c].
-    Depthwise {
-        isa: Isa,
-        weights: Vec<f32>,
-        bias: Vec<f32>,
-    },
+    Depthwise(Depthwise),
 }
 
 impl Conv2d {
@@ -102,7 +101,16 @@ impl Conv2d {
                 let (tap, c) = (i / per_group, i % per_group);
                 values[(o * per_group + c) * kh * kw + tap]
             };
-            let packed = Packed::new(isa, out, kh * kw * per_group, at, bias.as_deref());
+            let mut precision = Precision::F32;
+            let mut matrix_isa = isa;
+            if pointwise((kh, kw), &config) && config.precision == Precision::Bf16 {
+                precision = Precision::Bf16;
+                if isa == Isa::Avx512 && Isa::Avx512Bf16.is_available() {
+                    matrix_isa = Isa::Avx512Bf16;
+                }
+            }
+            let k = kh * kw * per_group;
+            let packed = Packed::new(matrix_isa, precision, out, k, at, bias.as_deref());
             (per_group, Weights::Matrix(packed))
         } else if config.groups == out && per_group == 1 {
             let mut taps = vec![0.0; values.len()];
@@ -112,7 +120,16 @@ impl Conv2d {
                 }
             }
             let bias = bias.unwrap_or_else(|| vec![0.0; out]);
-            (out, Weights::Depthwise { isa, weights: taps, bias })
+            let depthwise = Depthwise {
+                isa,
+                weights: taps,
+                bias,
+                c: out,
+                kernel: (kh, kw),
+                stride: config.stride,
+                activation: config.activation,
+            };
+            (out, Weights::Depthwise(depthwise))
         } else {
             bail!(
                 "conv2d: weight {:?} with {} groups is neither standard nor depthwise",
@@ -143,25 +160,43 @@ impl Conv2d {
         shaped(&raw, shape.to_vec())
     }
 
-    fn out_shape(&self, layout: &Layout) -> Result<[usize; 4]> {
-        let [n, h, w, c] = nhwc("conv2d", layout)?;
+    pub(super) fn is_pointwise(&self) -> bool {
+        matches!(self.weights, Weights::Matrix(_)) && pointwise(self.kernel, &self.config)
+    }
+
+    pub(super) fn matrix(&self) -> Option<(&Packed, Activation)> {
+        match &self.weights {
+            Weights::Matrix(packed) => Some((packed, self.config.activation)),
+            Weights::Depthwise(_) => None,
+        }
+    }
+
+    /// Height and width of the output.
+    pub(super) fn out_size(&self, [n, h, w]: [usize; 3]) -> Result<[usize; 2]> {
         let p = self.config.padding;
         let (padded_h, padded_w) = (h + p.top + p.bottom, w + p.left + p.right);
-        if c != self.channels || padded_h < self.kernel.0 || padded_w < self.kernel.1 {
+        if padded_h < self.kernel.0 || padded_w < self.kernel.1 {
             bail!(
                 "conv2d: input {:?} does not fit a {}x{} kernel over {} channels with {p:?}",
-                [n, h, w, c],
+                [n, h, w, self.channels],
                 self.kernel.0,
                 self.kernel.1,
                 self.channels
             );
         }
         Ok([
-            n,
             (padded_h - self.kernel.0) / self.config.stride.0 + 1,
             (padded_w - self.kernel.1) / self.config.stride.1 + 1,
-            self.out_channels,
         ])
+    }
+
+    fn out_shape(&self, layout: &Layout) -> Result<[usize; 4]> {
+        let [n, h, w, c] = nhwc("conv2d", layout)?;
+        if c != self.channels {
+            bail!("conv2d: input {:?}, expected {} channels", [n, h, w, c], self.channels);
+        }
+        let [out_h, out_w] = self.out_size([n, h, w])?;
+        Ok([n, out_h, out_w, self.out_channels])
     }
 
     fn cpu(
@@ -188,42 +223,25 @@ impl Conv2d {
         let mut output = Output::new(out_shape.iter().product());
         let out = output.ptr();
         match &self.weights {
-            Weights::Matrix(packed)
-                if self.kernel == (1, 1)
-                    && self.config.stride == (1, 1)
-                    && self.config.padding == Padding::default() =>
-            {
+            Weights::Matrix(packed) if self.is_pointwise() => {
                 rows_times_matrix(packed, x, n * h * w, residual, out, self.config.activation);
             }
             Weights::Matrix(packed) => {
                 self.standard(packed, x, [n, h, w], out_shape, residual, out);
             }
-            Weights::Depthwise { isa, weights, bias } => {
-                let op = Depthwise {
-                    input: x,
-                    weights,
-                    bias,
-                    residual,
-                    out,
-                    h,
-                    w,
-                    c: self.channels,
-                    out_h: out_shape[1],
-                    out_w: out_shape[2],
-                    kernel: self.kernel,
-                    stride: self.config.stride,
-                    pad: (self.config.padding.top, self.config.padding.left),
-                    activation: self.config.activation,
-                };
-                let rows = n * out_shape[1];
-                let block = (DEPTHWISE_BLOCK / (out_shape[2] * self.channels).max(1)).max(1);
-                for_each_task(rows.div_ceil(block), |t| {
-                    let rows = t * block..((t + 1) * block).min(rows);
-                    // SAFETY: the set was checked in `with_isa`; sizes come from the shapes above;
-                    // each task has its own rows.
-                    unsafe { dispatch(*isa, DepthwiseRows { op: &op, rows }) }
-                });
+            Weights::Depthwise(depthwise) => Stages {
+                expand: None,
+                depthwise,
+                padding: self.config.padding,
+                project: None,
+                input: x,
+                size: [n, h, w],
+                inputs: self.channels,
+                out_size: [out_shape[1], out_shape[2]],
+                residual,
+                out,
             }
+            .run(),
         }
         // SAFETY: the tasks cover all rows and all channels.
         Ok(unsafe { output.finish() })
@@ -277,16 +295,18 @@ impl Conv2d {
                 }
             }
             let first = (from_image * out_h + from_row) * out_w;
-            let (starts, padded) = (starts.as_slice(), padded.as_slice());
-            let work = RowsTimesPanels {
+            // SAFETY: `first` is a pixel of the output.
+            let to = unsafe { out.at(first * self.out_channels) };
+            let residual = residual.map(|r| &r[first * self.out_channels..]);
+            let work = Product {
                 weights: packed,
-                row: |r: usize| padded.as_ptr().wrapping_add(starts[r - first]),
+                input: Rows::listed(padded.as_ptr(), &starts),
                 segments: self.kernel.0,
                 segment_stride: padded_w * c,
-                rows: first..first + starts.len(),
+                rows: 0..starts.len(),
                 panels: 0..packed.panels(),
-                out,
-                residual,
+                output: Rows::dense(to, self.out_channels),
+                residual: residual.map(|r| Rows::dense(r.as_ptr(), self.out_channels)),
                 activation: self.config.activation,
             };
             // SAFETY: the set was checked in `with_isa`; the last run of the last pixel ends with
@@ -297,8 +317,11 @@ impl Conv2d {
     }
 }
 
-/// Output values in a depthwise task.
-const DEPTHWISE_BLOCK: usize = 32 * 1024;
+/// Whether each output pixel comes from one input pixel.
+fn pointwise(kernel: (usize, usize), config: &ConvConfig) -> bool {
+    kernel == (1, 1) && config.stride == (1, 1) && config.padding == Padding::default()
+}
+
 /// Output pixels in a task of a standard convolution.
 const STANDARD_BLOCK: usize = 320;
 /// Input values in a task of a matrix product: what a second-level cache holds beside the weights.
@@ -317,42 +340,68 @@ fn rows_times_matrix(
     out: OutputPtr,
     activation: Activation,
 ) {
-    let k = packed.k;
+    match packed.precision() {
+        Precision::F32 => multiply(packed, x.as_ptr(), rows, residual, out, activation),
+        Precision::Bf16 => {
+            let mut pairs = vec![Line::default(); (rows * packed.steps()).div_ceil(16)];
+            let to = pairs.as_mut_ptr().cast();
+            let work = ToBf16 { from: x.as_ptr(), to, rows, k: packed.k };
+            // SAFETY: the set was checked when the weights were packed; `pairs` has the room.
+            unsafe { dispatch(packed.isa(), work) };
+            multiply(packed, pairs.as_ptr().cast(), rows, residual, out, activation);
+        }
+    }
+}
+
+/// `x`, [rows, steps] of values or of pairs of bf16, times the weights.
+pub(super) fn multiply(
+    packed: &Packed,
+    x: *const f32,
+    rows: usize,
+    residual: Option<&[f32]>,
+    out: OutputPtr,
+    activation: Activation,
+) {
+    let k = packed.steps();
     // A multiple of every instruction set's tile.
     let mut block = (MATRIX_BLOCK / k / 24).clamp(1, 20) * 24;
     let mut groups = 1;
     if rows * k * packed.out < MATRIX_SMALL {
         block = rows.max(1);
-    } else {
+    } else if !ALONE.get() {
         block = block.min(rows.div_ceil(MATRIX_TASKS).div_ceil(24) * 24);
         groups = MATRIX_TASKS.div_ceil(rows.div_ceil(block)).min(packed.panels());
     }
     let group = packed.panels().div_ceil(groups);
     let groups = packed.panels().div_ceil(group);
+    let x = OutputPtr(x.cast_mut());
     for_each_task(rows.div_ceil(block) * groups, |t| {
         let (b, g) = (t / groups, t % groups);
-        let work = RowsTimesPanels {
-            weights: packed,
-            row: |r: usize| x.as_ptr().wrapping_add(r * k),
-            segments: 1,
-            segment_stride: 0,
-            rows: b * block..((b + 1) * block).min(rows),
-            panels: g * group..((g + 1) * group).min(packed.panels()),
-            out,
-            residual,
-            activation,
-        };
         // SAFETY: the set was checked when the weights were packed; `x` holds rows * k values;
         // each task has its own rows and panels.
-        unsafe { dispatch(packed.isa(), work) }
+        unsafe {
+            let work = Product {
+                weights: packed,
+                input: Rows::dense(x.at(0), k),
+                segments: 1,
+                segment_stride: 0,
+                rows: b * block..((b + 1) * block).min(rows),
+                panels: g * group..((g + 1) * group).min(packed.panels()),
+                output: Rows::dense(out.at(0), packed.out),
+                residual: residual.map(|r| Rows::dense(r.as_ptr(), packed.out)),
+                activation,
+            };
+            dispatch(packed.isa(), work);
+        }
     });
 }
 
-/// Runs tasks on the current rayon pool, a single one right here.
+/// Runs tasks: on this thread alone where it is to keep to itself, else with its team, else on the
+/// current rayon pool.
 pub(super) fn for_each_task(tasks: usize, task: impl Fn(usize) + Sync + Send) {
-    if tasks == 1 {
-        task(0);
-    } else {
+    if tasks == 1 || ALONE.get() {
+        (0..tasks).for_each(task);
+    } else if !team::share(tasks, &task) {
         (0..tasks).into_par_iter().for_each(task);
     }
 }
@@ -410,7 +459,10 @@ impl Linear {
         let values = weight.flatten_all()?.to_vec1::<f32>()?;
         let bias = bias_values("linear", bias, out)?;
         let at = |o: usize, i: usize| values[o * k + i];
-        Ok(Self { weights: Packed::new(Isa::best(), out, k, at, bias.as_deref()), activation })
+        Ok(Self {
+            weights: Packed::new(Isa::best(), Precision::F32, out, k, at, bias.as_deref()),
+            activation,
+        })
     }
 
     /// [n, in] → [n, out].

@@ -1,197 +1,201 @@
-//! Depthwise convolution, channels last: one small kernel a channel.
+//! Depthwise convolution, channels last: one small kernel a channel, over input that has its zeros
+//! around it.
 
-use super::matrix::Bounds;
-use super::simd::{Kernel, Simd};
-use super::{Activation, OutputPtr};
+use super::Activation;
+use super::matrix::{Bounds, exponential};
+use super::simd::{Isa, Kernel, Simd};
 
-/// Output pixels that share the loads of one kernel row.
+/// Output pixels that share the loads of a kernel row: as many as the registers hold with their
+/// input.
 const TILE: usize = 4;
+const WIDE_TILE: usize = 8;
+/// The most input pixels that a tile of the kernels compiled as constants meets in a row.
+const REACH: usize = (WIDE_TILE - 1) * 2 + 5;
 
-/// What stays the same over all rows of a call.
-pub(super) struct Depthwise<'a> {
-    /// [n, h, w, c].
-    pub input: &'a [f32],
+/// Weights and what else stays the same over all calls.
+pub(super) struct Depthwise {
+    pub isa: Isa,
     /// [ky][kx][c].
-    pub weights: &'a [f32],
-    pub bias: &'a [f32],
-    pub residual: Option<&'a [f32]>,
-    pub out: OutputPtr,
-    pub h: usize,
-    pub w: usize,
+    pub weights: Vec<f32>,
+    /// [c].
+    pub bias: Vec<f32>,
     pub c: usize,
-    pub out_w: usize,
-    pub out_h: usize,
     pub kernel: (usize, usize),
     pub stride: (usize, usize),
-    /// Zeros above and to the left.
-    pub pad: (usize, usize),
     pub activation: Activation,
 }
 
-/// A range of output rows, counted over the whole batch.
-///
-/// Safety (see [`Kernel::run`]): the slices and the output have the sizes that the fields of
-/// [`Depthwise`] say; nobody else writes these rows.
-pub(super) struct DepthwiseRows<'a, 'b> {
-    pub op: &'b Depthwise<'a>,
-    pub rows: std::ops::Range<usize>,
+/// Where the result goes; pixels are `stride` values apart.
+#[derive(Clone, Copy)]
+pub(super) enum Target {
+    F32 { to: *mut f32, stride: usize },
+    Bf16 { to: *mut u16, stride: usize },
 }
 
-impl Kernel for DepthwiseRows<'_, '_> {
+/// Some output rows of one picture, for a range of channels.
+///
+/// Safety (see [`Kernel::run`]): `input` leads to `(rows - 1) * stride + kernel` rows of `line`
+/// values, which hold the pixels that the kernel meets, `pixel` values apart, the first channel of
+/// `channels` first; target and residual lead to that channel of the first output pixel and hold
+/// `rows * out_w` pixels; nobody else writes them.
+pub(super) struct DepthwiseRows<'a> {
+    pub op: &'a Depthwise,
+    pub channels: std::ops::Range<usize>,
+    pub input: *const f32,
+    pub pixel: usize,
+    pub line: usize,
+    pub rows: usize,
+    pub out_w: usize,
+    pub target: Target,
+    /// Of the target's layout; only for f32.
+    pub residual: Option<*const f32>,
+}
+
+impl Kernel for DepthwiseRows<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let op = self.op;
-        for row in self.rows {
-            // SAFETY: the fields' promise. The usual sizes are compiled as constants.
-            unsafe {
-                match (op.kernel, op.stride) {
-                    ((3, 3), (_, 1)) => op.row::<S>(row, 3, 1),
-                    ((3, 3), (_, 2)) => op.row::<S>(row, 3, 2),
-                    ((5, 5), (_, 1)) => op.row::<S>(row, 5, 1),
-                    ((5, 5), (_, 2)) => op.row::<S>(row, 5, 2),
-                    _ => op.row::<S>(row, op.kernel.1, op.stride.1),
-                }
+        // SAFETY: the fields' promise. The usual sizes are compiled as constants.
+        unsafe {
+            match (self.op.kernel, self.op.stride) {
+                ((3, 3), (_, 1)) => self.all::<S, true>(3, 3, 1),
+                ((3, 3), (_, 2)) => self.all::<S, true>(3, 3, 2),
+                ((5, 5), (_, 1)) => self.all::<S, true>(5, 5, 1),
+                ((5, 5), (_, 2)) => self.all::<S, true>(5, 5, 2),
+                ((kh, kw), (_, stride)) => self.all::<S, false>(kh, kw, stride),
             }
         }
     }
 }
 
-impl Depthwise<'_> {
+impl DepthwiseRows<'_> {
+    /// Channels outside, so that a vector of channels is read from a lower cache once for all
+    /// rows of the kernel. `NEAR`: a kernel row's pixels fit into [`REACH`] registers.
     #[inline(always)]
-    unsafe fn row<S: Simd>(&self, row: usize, kw: usize, stride: usize) {
-        let (image, oy) = (row / self.out_h, row % self.out_h);
-        // Rows of the kernel that meet the picture; the others meet zeros.
-        let top = oy * self.stride.0;
-        let first = self.pad.0.saturating_sub(top);
-        let last = self.kernel.0.min((self.h + self.pad.0).saturating_sub(top));
-        let line = Line {
-            input: image * self.h * self.w * self.c,
-            ky: first..last.max(first),
-            iy: (top + first).saturating_sub(self.pad.0),
-            out: row * self.out_w * self.c,
-        };
-        // Output pixels whose whole kernel row lies inside the picture.
-        let from = self.pad.1.div_ceil(stride).min(self.out_w);
-        let to = match (self.w + self.pad.1).checked_sub(kw) {
-            Some(room) => (room / stride + 1).clamp(from, self.out_w),
-            None => from,
-        };
-        // SAFETY: tiles of 4 only inside from..to; the edges look at each column by itself.
-        unsafe {
-            for ox in 0..from {
-                self.edge::<S>(&line, ox, kw, stride);
-            }
-            let mut ox = from;
-            while ox + TILE <= to {
-                self.pixels::<S, TILE>(&line, ox, 0..kw, kw, stride);
-                ox += TILE;
-            }
-            while ox < to {
-                self.pixels::<S, 1>(&line, ox, 0..kw, kw, stride);
-                ox += 1;
-            }
-            for ox in to..self.out_w {
-                self.edge::<S>(&line, ox, kw, stride);
-            }
-        }
-    }
-
-    #[inline(always)]
-    unsafe fn edge<S: Simd>(&self, line: &Line, ox: usize, kw: usize, stride: usize) {
-        let left = ox * stride;
-        let first = self.pad.1.saturating_sub(left).min(kw);
-        let last = kw.min((self.w + self.pad.1).saturating_sub(left)).max(first);
-        // SAFETY: kx is limited to columns inside the picture.
-        unsafe { self.pixels::<S, 1>(line, ox, first..last, kw, stride) }
-    }
-
-    /// `T` neighbouring output pixels, all channels, over columns `kx` of the kernel.
-    #[inline(always)]
-    unsafe fn pixels<S: Simd, const T: usize>(
-        &self,
-        line: &Line,
-        ox: usize,
-        kx: std::ops::Range<usize>,
-        kw: usize,
-        stride: usize,
-    ) {
-        let mut channel = 0;
-        // SAFETY: `channel + LANES <= c` in the first loop; the second reads and writes only the
-        // channels that are left.
-        unsafe {
-            while channel + S::LANES <= self.c {
-                self.vector::<S, T, true>(line, ox, kx.clone(), kw, stride, channel, S::LANES);
-                channel += S::LANES;
-            }
-            if channel < self.c {
-                let left = self.c - channel;
-                self.vector::<S, T, false>(line, ox, kx.clone(), kw, stride, channel, left);
-            }
-        }
-        if let Some(f) = self.activation.exponential() {
-            for at in line.out + ox * self.c..line.out + (ox + T) * self.c {
-                // SAFETY: these values were written above, by this task.
-                unsafe { *self.out.at(at) = f(*self.out.at(at)) };
-            }
-        }
-    }
-
-    #[inline(always)]
-    #[allow(clippy::too_many_arguments)] // constants once inlined
-    unsafe fn vector<S: Simd, const T: usize, const FULL: bool>(
-        &self,
-        line: &Line,
-        ox: usize,
-        kx: std::ops::Range<usize>,
-        kw: usize,
-        stride: usize,
-        channel: usize,
-        lanes: usize,
-    ) {
-        // SAFETY: kernel rows and columns that lie inside the picture, `lanes` channels of them.
-        unsafe {
-            let load = |p: *const f32| {
-                if FULL { S::load(p) } else { S::load_partial(p, lanes) }
-            };
-            let mut acc = [load(self.bias.as_ptr().add(channel)); T];
-            for (dy, ky) in line.ky.clone().enumerate() {
-                let weights = self.weights.as_ptr().add(ky * kw * self.c + channel);
-                let pixels = self
-                    .input
-                    .as_ptr()
-                    .add(line.input + (line.iy + dy) * self.w * self.c + channel);
-                for kx in kx.clone() {
-                    let w = load(weights.add(kx * self.c));
-                    for (t, acc) in acc.iter_mut().enumerate() {
-                        // Not below 0: the columns outside were left out.
-                        let ix = (ox + t) * stride + kx - self.pad.1;
-                        *acc = S::fma(load(pixels.add(ix * self.c)), w, *acc);
+    unsafe fn all<S: Simd, const NEAR: bool>(&self, kh: usize, kw: usize, stride: usize) {
+        let mut c = 0;
+        while c < self.channels.len() {
+            let lanes = (self.channels.len() - c).min(S::LANES);
+            for row in 0..self.rows {
+                let mut ox = 0;
+                // SAFETY: `ox + T <= out_w`.
+                unsafe {
+                    while S::WIDE && ox + WIDE_TILE <= self.out_w {
+                        if lanes == S::LANES {
+                            self.tile::<S, WIDE_TILE, NEAR, true>(
+                                row, ox, c, lanes, kh, kw, stride,
+                            );
+                        } else {
+                            self.tile::<S, WIDE_TILE, NEAR, false>(
+                                row, ox, c, lanes, kh, kw, stride,
+                            );
+                        }
+                        ox += WIDE_TILE;
+                    }
+                    while ox + TILE <= self.out_w {
+                        if lanes == S::LANES {
+                            self.tile::<S, TILE, NEAR, true>(row, ox, c, lanes, kh, kw, stride);
+                        } else {
+                            self.tile::<S, TILE, NEAR, false>(row, ox, c, lanes, kh, kw, stride);
+                        }
+                        ox += TILE;
+                    }
+                    while ox < self.out_w {
+                        if lanes == S::LANES {
+                            self.tile::<S, 1, NEAR, true>(row, ox, c, lanes, kh, kw, stride);
+                        } else {
+                            self.tile::<S, 1, NEAR, false>(row, ox, c, lanes, kh, kw, stride);
+                        }
+                        ox += 1;
                     }
                 }
             }
-            // As in the matrix kernel: no branch in these loops, so that they are unrolled.
-            let first = line.out + ox * self.c + channel;
-            if let Some(residual) = self.residual {
-                let residual = residual.as_ptr().add(first);
-                for (t, y) in acc.iter_mut().enumerate() {
-                    *y = S::add(*y, load(residual.add(t * self.c)));
+            c += lanes;
+        }
+    }
+
+    /// `T` neighbouring output pixels, `lanes` channels from `c`.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)] // constants once inlined
+    unsafe fn tile<S: Simd, const T: usize, const NEAR: bool, const FULL: bool>(
+        &self,
+        row: usize,
+        ox: usize,
+        c: usize,
+        lanes: usize,
+        kh: usize,
+        kw: usize,
+        stride: usize,
+    ) {
+        let op = self.op;
+        let channel = self.channels.start + c;
+        // SAFETY: rows and pixels that the kernel meets, `lanes` channels of them.
+        unsafe {
+            let load = |p: *const f32| if FULL { S::load(p) } else { S::load_partial(p, lanes) };
+            let mut acc = [load(op.bias.as_ptr().add(channel)); T];
+            let first =
+                self.input.add(row * op.stride.0 * self.line + ox * stride * self.pixel + c);
+            for ky in 0..kh {
+                let weights = op.weights.as_ptr().add(ky * kw * op.c + channel);
+                let pixels = first.add(ky * self.line);
+                if NEAR {
+                    // Each pixel is loaded once for all columns of the kernel.
+                    let mut x = [S::splat(0.0); REACH];
+                    for (i, x) in x.iter_mut().enumerate().take((T - 1) * stride + kw) {
+                        *x = load(pixels.add(i * self.pixel));
+                    }
+                    for kx in 0..kw {
+                        let w = load(weights.add(kx * op.c));
+                        for (t, acc) in acc.iter_mut().enumerate() {
+                            *acc = S::fma(x[t * stride + kx], w, *acc);
+                        }
+                    }
+                } else {
+                    for kx in 0..kw {
+                        let w = load(weights.add(kx * op.c));
+                        for (t, acc) in acc.iter_mut().enumerate() {
+                            let x = load(pixels.add((t * stride + kx) * self.pixel));
+                            *acc = S::fma(x, w, *acc);
+                        }
+                    }
                 }
             }
-            let bounds = Bounds::<S>::of(self.activation);
-            let out = self.out.at(first);
-            for (t, y) in acc.iter().enumerate() {
-                let (p, y) = (out.add(t * self.c), bounds.apply(*y));
-                if FULL { S::store(p, y) } else { S::store_partial(p, y, lanes) }
+            let pixel = row * self.out_w + ox;
+            let bounds = Bounds::<S>::of(op.activation);
+            // As in the matrix kernel: no branch in these loops, so that they are unrolled.
+            match self.target {
+                Target::F32 { to, stride } => {
+                    if let Some(residual) = self.residual {
+                        let residual = residual.add(pixel * stride + c);
+                        for (t, y) in acc.iter_mut().enumerate() {
+                            *y = S::add(*y, load(residual.add(t * stride)));
+                        }
+                    }
+                    let to = to.add(pixel * stride + c);
+                    for (t, y) in acc.iter().enumerate() {
+                        let (p, y) = (to.add(t * stride), bounds.apply(*y));
+                        if FULL { S::store(p, y) } else { S::store_partial(p, y, lanes) }
+                    }
+                    if op.activation.is_exponential() {
+                        for t in 0..T {
+                            exponential::<S>(op.activation, to.add(t * stride), lanes);
+                        }
+                    }
+                }
+                Target::Bf16 { to, stride } => {
+                    let to = to.add(pixel * stride + c);
+                    if op.activation.is_exponential() {
+                        for y in &mut acc {
+                            let mut values = [0.0f32; 16];
+                            S::store(values.as_mut_ptr(), *y);
+                            exponential::<S>(op.activation, values.as_mut_ptr(), lanes);
+                            *y = S::load(values.as_ptr());
+                        }
+                    }
+                    for (t, y) in acc.iter().enumerate() {
+                        S::store_bf16(to.add(t * stride), bounds.apply(*y), lanes);
+                    }
+                }
             }
         }
     }
-}
-
-/// One output row: offsets of the image and of the row, the kernel rows that count, and the input
-/// row that the first of them meets.
-struct Line {
-    input: usize,
-    ky: std::ops::Range<usize>,
-    iy: usize,
-    out: usize,
 }

@@ -13,10 +13,13 @@ mod conv;
 mod depthwise;
 mod matrix;
 mod pool;
+mod separable;
 mod simd;
+mod team;
 
 pub use conv::{Conv2d, ConvConfig, Linear, Padding};
 pub use pool::{global_avg_pool, max_pool_2x2, mean_std_pool, upsample_2x_add};
+pub use separable::Separable;
 pub use simd::Isa;
 
 use candle_core::{CpuStorage, Layout, Result, Shape, Tensor, bail};
@@ -33,17 +36,39 @@ pub enum Activation {
     Relu6,
     /// `x * sigmoid(x)`.
     Silu,
+    /// Klambauer et al.: "Self-Normalizing Neural Networks", NeurIPS 2017, section 2.
+    Selu,
     Sigmoid,
 }
 
+/// The constants of SELU: alpha and lambda.
+const SELU_ALPHA: f32 = 1.673_263_2;
+const SELU_LAMBDA: f32 = 1.050_701;
+
 impl Activation {
-    /// The two that need an exponential; the others are applied inside the kernels.
-    fn exponential(self) -> Option<fn(f32) -> f32> {
-        match self {
-            Self::Silu => Some(|x| x * sigmoid(x)),
-            Self::Sigmoid => Some(sigmoid),
-            Self::None | Self::Relu | Self::Relu6 => None,
-        }
+    /// Those that need an exponential; the others are applied inside the kernels.
+    fn is_exponential(self) -> bool {
+        matches!(self, Self::Silu | Self::Selu | Self::Sigmoid)
+    }
+}
+
+/// In what numbers a layer multiplies. Sums, biases, residuals and what passes between layers are
+/// f32 in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    #[default]
+    F32,
+    /// Factors of matrix products are rounded to bf16 (8 bits of significand). A layer that is
+    /// asked for it uses it where the machine has instructions for it (AVX512-BF16), and f32
+    /// elsewhere: see [`Precision::here`].
+    Bf16,
+}
+
+impl Precision {
+    /// What this machine makes of it.
+    pub fn here(self) -> Self {
+        if Isa::Avx512Bf16.is_available() { self } else { Self::F32 }
     }
 }
 
@@ -182,9 +207,28 @@ fn shaped(raw: &Tensor, shape: impl Into<Shape>) -> Result<Tensor> {
     raw.narrow(0, raw.elem_count().saturating_sub(len), len)?.reshape(shape)
 }
 
-/// Runs a network over a batch in groups of at most `group` inputs, groups in parallel, so that
-/// what passes between its layers stays in the cache. By this room's rule the groups change no
-/// bit of the result.
+thread_local! {
+    /// Whether operations on this thread keep to it, because the other threads have inputs of
+    /// their own.
+    static ALONE: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Runs `f` with all operations on this thread.
+fn alone<T>(f: impl FnOnce() -> T) -> T {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            ALONE.set(self.0);
+        }
+    }
+    let _restore = Restore(ALONE.replace(true));
+    f()
+}
+
+/// Runs a network over a batch. As many inputs as the threads can share evenly go through all
+/// layers on one thread each, at most `group` together, so that what passes between layers stays
+/// in that core's cache and no layer waits for another thread; the threads share the layers of
+/// the inputs that are left. By this room's rule the groups change no bit of the result.
 ///
 /// # Errors
 /// The first group's that fails.
@@ -194,18 +238,31 @@ pub fn in_groups<T: Send>(
     run: impl Fn(&Tensor) -> Result<Vec<T>> + Sync,
 ) -> Result<Vec<T>> {
     let n = x.dim(0)?;
-    let group = group.max(1);
     // Inside the pool from here on, so that the operations need not enter it one by one.
     rayon::scope(|_| {
-        if n <= group {
-            return run(x);
+        let threads = rayon::current_num_threads();
+        let shared = n % threads;
+        let each = (n - shared) / threads;
+        let mut results = Vec::with_capacity(n);
+        if each > 0 {
+            let group = each.div_ceil(each.div_ceil(group.max(1)));
+            let starts = (0..threads).flat_map(|t| {
+                (0..each).step_by(group).map(move |i| (t * each + i, t * each + each))
+            });
+            let starts: Vec<_> = starts.collect();
+            let parts = starts
+                .into_par_iter()
+                .with_max_len(1)
+                .map(|(from, end)| alone(|| run(&x.narrow(0, from, group.min(end - from))?)));
+            for part in parts.collect::<Result<Vec<_>>>()? {
+                results.extend(part);
+            }
         }
-        let parts = (0..n.div_ceil(group)).into_par_iter().map(|g| {
-            let from = g * group;
-            run(&x.narrow(0, from, group.min(n - from))?)
-        });
-        let parts = parts.collect::<Result<Vec<_>>>()?;
-        Ok(parts.into_iter().flatten().collect())
+        if shared > 0 {
+            let rest = x.narrow(0, n - shared, shared)?;
+            results.extend(team::with_team(|| run(&rest))?);
+        }
+        Ok(results)
     })
 }
 

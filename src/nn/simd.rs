@@ -10,6 +10,9 @@ pub enum Isa {
     Avx2,
     /// AVX-512F: 16 lanes.
     Avx512,
+    /// AVX-512F with products of pairs of bf16. [`best`](Self::best) does not pick it, because in
+    /// f32 it is [`Avx512`](Self::Avx512).
+    Avx512Bf16,
 }
 
 impl Isa {
@@ -32,6 +35,13 @@ impl Isa {
             Self::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
             #[cfg(target_arch = "x86_64")]
             Self::Avx512 => is_x86_feature_detected!("avx512f") && Self::Avx2.is_available(),
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512Bf16 => {
+                is_x86_feature_detected!("avx512bf16")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512vl")
+                    && Self::Avx512.is_available()
+            }
             #[cfg(not(target_arch = "x86_64"))]
             _ => false,
         }
@@ -42,7 +52,7 @@ impl Isa {
         match self {
             Self::Portable => Portable::LANES,
             Self::Avx2 => 8,
-            Self::Avx512 => 16,
+            Self::Avx512 | Self::Avx512Bf16 => 16,
         }
     }
 }
@@ -57,6 +67,8 @@ pub(crate) trait Simd: Copy {
     /// Output rows in the matrix kernel's tile: as many as the registers hold beside two vectors
     /// of weights.
     const TILE_ROWS: usize;
+    /// Whether there are 32 registers instead of 16.
+    const WIDE: bool = false;
     type V: Copy;
 
     unsafe fn splat(x: f32) -> Self::V;
@@ -73,6 +85,90 @@ pub(crate) trait Simd: Copy {
     unsafe fn max(bound: Self::V, x: Self::V) -> Self::V;
     /// The lesser of both; `x` where either is not a number.
     unsafe fn min(bound: Self::V, x: Self::V) -> Self::V;
+    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn div(a: Self::V, b: Self::V) -> Self::V;
+    /// To the nearest whole number.
+    unsafe fn round(v: Self::V) -> Self::V;
+    /// 2 to the power of whole numbers from -126 to 127.
+    unsafe fn power_of_2(n: Self::V) -> Self::V;
+
+    /// Each lane holds two bf16 values, the first in its lower half: `a0 * b0 + a1 * b1 + c`.
+    #[inline(always)]
+    unsafe fn dot2(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        // SAFETY: as this method.
+        unsafe { dot2_by_lanes::<Self>(a, b, c) }
+    }
+    /// The first `n` lanes, rounded to bf16, to `p`.
+    #[inline(always)]
+    unsafe fn store_bf16(p: *mut u16, v: Self::V, n: usize) {
+        // SAFETY: as this method.
+        unsafe { store_bf16_by_lanes::<Self>(p, v, n) }
+    }
+
+    /// `exp(x)`, to two units in the last place; where the result would be no normal number, the
+    /// nearest one.
+    ///
+    /// Range reduction and polynomial of Moshier's Cephes library (`expf`).
+    #[inline(always)]
+    unsafe fn exp(x: Self::V) -> Self::V {
+        // SAFETY: arithmetic only.
+        unsafe {
+            let x = Self::min(Self::splat(88.0), Self::max(Self::splat(-87.3), x));
+            let n = Self::round(Self::mul(x, Self::splat(std::f32::consts::LOG2_E)));
+            // ln 2 in two parts, so that little is lost.
+            let r = Self::fma(n, Self::splat(-0.693_359_4), x);
+            let r = Self::fma(n, Self::splat(2.121_944_4e-4), r);
+            let mut y = Self::splat(1.987_569_1e-4);
+            for c in [1.398_2e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+                y = Self::fma(y, r, Self::splat(c));
+            }
+            let y = Self::fma(y, Self::mul(r, r), Self::add(r, Self::splat(1.0)));
+            Self::mul(y, Self::power_of_2(n))
+        }
+    }
+}
+
+/// More lanes than any set has.
+const MOST_LANES: usize = 16;
+
+/// [`Simd::dot2`] without an instruction for it.
+///
+/// # Safety
+/// As [`Simd`].
+#[inline(always)]
+unsafe fn dot2_by_lanes<S: Simd>(a: S::V, b: S::V, c: S::V) -> S::V {
+    let [mut x, mut y, mut z] = [[0.0f32; MOST_LANES]; 3];
+    let halves = |v: f32| {
+        let bits = v.to_bits();
+        (f32::from_bits(bits << 16), f32::from_bits(bits & 0xffff_0000))
+    };
+    // SAFETY: the arrays hold a vector of every set.
+    unsafe {
+        S::store(x.as_mut_ptr(), a);
+        S::store(y.as_mut_ptr(), b);
+        S::store(z.as_mut_ptr(), c);
+        for ((x, y), z) in x.into_iter().zip(y).zip(&mut z) {
+            let ((x0, x1), (y0, y1)) = (halves(x), halves(y));
+            *z = x1 * y1 + (x0 * y0 + *z);
+        }
+        S::load(z.as_ptr())
+    }
+}
+
+/// [`Simd::store_bf16`] without an instruction for it.
+///
+/// # Safety
+/// As [`Simd`].
+#[inline(always)]
+unsafe fn store_bf16_by_lanes<S: Simd>(p: *mut u16, v: S::V, n: usize) {
+    let mut values = [0.0f32; MOST_LANES];
+    // SAFETY: the array holds a vector of every set; the caller promises room for `n` values.
+    unsafe {
+        S::store(values.as_mut_ptr(), v);
+        for (i, value) in values.into_iter().enumerate().take(n) {
+            *p.add(i) = half::bf16::from_f32(value).to_bits();
+        }
+    }
 }
 
 /// Work that is written once over [`Simd`].
@@ -94,6 +190,8 @@ pub(crate) unsafe fn dispatch<K: Kernel>(isa: Isa, kernel: K) {
         match isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => x86::run_avx512(kernel),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16 => x86::run_avx512_bf16(kernel),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => x86::run_avx2(kernel),
             _ => kernel.run::<Portable>(),
@@ -168,18 +266,40 @@ impl Simd for Portable {
     unsafe fn min(bound: Self::V, x: Self::V) -> Self::V {
         std::array::from_fn(|i| if bound[i] < x[i] { bound[i] } else { x[i] })
     }
+    #[inline(always)]
+    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| a[i] * b[i])
+    }
+    #[inline(always)]
+    unsafe fn div(a: Self::V, b: Self::V) -> Self::V {
+        std::array::from_fn(|i| a[i] / b[i])
+    }
+    #[inline(always)]
+    unsafe fn round(v: Self::V) -> Self::V {
+        v.map(f32::round_ties_even)
+    }
+    #[inline(always)]
+    unsafe fn power_of_2(n: Self::V) -> Self::V {
+        n.map(|n| f32::from_bits(((n as i32 + 127) as u32) << 23))
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
 
-    use super::{Kernel, Simd};
+    use super::{Kernel, Simd, dot2_by_lanes, store_bf16_by_lanes};
 
     #[target_feature(enable = "avx512f,avx2,fma")]
     pub(super) unsafe fn run_avx512<K: Kernel>(kernel: K) {
         // SAFETY: the features are enabled here; the rest is the caller's promise.
-        unsafe { kernel.run::<Avx512>() }
+        unsafe { kernel.run::<Avx512<false>>() }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512bf16,avx2,fma")]
+    pub(super) unsafe fn run_avx512_bf16<K: Kernel>(kernel: K) {
+        // SAFETY: as above.
+        unsafe { kernel.run::<Avx512<true>>() }
     }
 
     #[target_feature(enable = "avx2,fma")]
@@ -246,12 +366,32 @@ mod x86 {
         unsafe fn min(bound: Self::V, x: Self::V) -> Self::V {
             unsafe { _mm256_min_ps(bound, x) }
         }
+        #[inline(always)]
+        unsafe fn mul(a: Self::V, b: Self::V) -> Self::V {
+            unsafe { _mm256_mul_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn div(a: Self::V, b: Self::V) -> Self::V {
+            unsafe { _mm256_div_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn round(v: Self::V) -> Self::V {
+            unsafe { _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v) }
+        }
+        #[inline(always)]
+        unsafe fn power_of_2(n: Self::V) -> Self::V {
+            unsafe {
+                let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
+            }
+        }
     }
 
+    /// With products of pairs of bf16 or without.
     #[derive(Clone, Copy)]
-    pub(crate) struct Avx512;
+    pub(crate) struct Avx512<const BF16: bool>;
 
-    impl Avx512 {
+    impl<const BF16: bool> Avx512<BF16> {
         /// A bit for each of the first `n` lanes; `n` is at most 16.
         #[inline(always)]
         fn mask(n: usize) -> __mmask16 {
@@ -259,9 +399,10 @@ mod x86 {
         }
     }
 
-    impl Simd for Avx512 {
+    impl<const BF16: bool> Simd for Avx512<BF16> {
         const LANES: usize = 16;
         const TILE_ROWS: usize = 8;
+        const WIDE: bool = true;
         type V = __m512;
 
         #[inline(always)]
@@ -299,6 +440,50 @@ mod x86 {
         #[inline(always)]
         unsafe fn min(bound: Self::V, x: Self::V) -> Self::V {
             unsafe { _mm512_min_ps(bound, x) }
+        }
+        #[inline(always)]
+        unsafe fn mul(a: Self::V, b: Self::V) -> Self::V {
+            unsafe { _mm512_mul_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn div(a: Self::V, b: Self::V) -> Self::V {
+            unsafe { _mm512_div_ps(a, b) }
+        }
+        #[inline(always)]
+        unsafe fn round(v: Self::V) -> Self::V {
+            unsafe { _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(v) }
+        }
+        #[inline(always)]
+        unsafe fn power_of_2(n: Self::V) -> Self::V {
+            unsafe { _mm512_scalef_ps(_mm512_set1_ps(1.0), n) }
+        }
+        #[inline(always)]
+        unsafe fn dot2(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+            // SAFETY: bf16 values are plain bits; `BF16` says that the instruction is there.
+            unsafe {
+                if BF16 {
+                    let bits = |v: __m512| std::mem::transmute::<__m512, __m512bh>(v);
+                    _mm512_dpbf16_ps(c, bits(a), bits(b))
+                } else {
+                    dot2_by_lanes::<Self>(a, b, c)
+                }
+            }
+        }
+        #[inline(always)]
+        unsafe fn store_bf16(p: *mut u16, v: Self::V, n: usize) {
+            // SAFETY: as above.
+            unsafe {
+                if BF16 {
+                    let rounded = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v));
+                    if n == 16 {
+                        _mm256_storeu_si256(p.cast(), rounded);
+                    } else {
+                        _mm256_mask_storeu_epi16(p.cast(), Self::mask(n), rounded);
+                    }
+                } else {
+                    store_bf16_by_lanes::<Self>(p, v, n);
+                }
+            }
         }
     }
 }

@@ -31,8 +31,14 @@ impl Random {
     }
 }
 
-const ACTIVATIONS: [Activation; 5] =
-    [Activation::None, Activation::Relu, Activation::Relu6, Activation::Silu, Activation::Sigmoid];
+const ACTIVATIONS: [Activation; 6] = [
+    Activation::None,
+    Activation::Relu,
+    Activation::Relu6,
+    Activation::Silu,
+    Activation::Selu,
+    Activation::Sigmoid,
+];
 
 fn apply(activation: Activation, x: f64) -> f64 {
     let sigmoid = 1.0 / (1.0 + (-x).exp());
@@ -41,6 +47,8 @@ fn apply(activation: Activation, x: f64) -> f64 {
         Activation::Relu => x.max(0.0),
         Activation::Relu6 => x.clamp(0.0, 6.0),
         Activation::Silu => x * sigmoid,
+        Activation::Selu if x > 0.0 => 1.050_700_987_355_480_5 * x,
+        Activation::Selu => 1.050_700_987_355_480_5 * 1.673_263_242_354_377_2 * x.exp_m1(),
         Activation::Sigmoid => sigmoid,
     }
 }
@@ -123,6 +131,7 @@ fn check_conv(random: &mut Random, kernel: [usize; 2], channels: usize, depthwis
         },
         groups: if depthwise { channels } else { 1 },
         activation: random.pick(&ACTIVATIONS),
+        precision: Precision::F32,
     };
     let n = random.pick(&[1, 1, 2, 3, 5]);
     let (h, w) = (kh + random.below(12), kw + random.below(30));
@@ -205,6 +214,202 @@ fn kernels_wider_than_the_picture_meet_only_zeros_outside() {
         let conv = Conv2d::new(&weight, None, config).unwrap();
         assert_close("wide kernel", &conv.forward(&x).unwrap(), &want);
     }
+}
+
+/// A block with random layers, one that fits behind the other.
+struct Block {
+    expand: Option<(Tensor, Tensor, ConvConfig)>,
+    depthwise: (Tensor, Tensor, ConvConfig),
+    project: Option<(Tensor, Tensor, ConvConfig)>,
+    residual: bool,
+    x: Tensor,
+}
+
+impl Block {
+    fn new(random: &mut Random, size: [usize; 3], precision: Precision) -> Self {
+        let [n, h, w] = size;
+        let inputs = 1 + random.below(40);
+        let expand = random.below(4) > 0;
+        let inner = if expand { 1 + random.below(130) } else { inputs };
+        let residual = random.below(2) == 0;
+        let k = random.pick(&[3, 5]);
+        let stride = if residual { 1 } else { random.pick(&[1, 2]) };
+        let project = residual || random.below(4) > 0;
+        let outputs = if residual { inputs } else { 1 + random.below(50) };
+        let pointwise = |random: &mut Random, from, to| {
+            let config = ConvConfig {
+                activation: random.pick(&ACTIVATIONS),
+                precision,
+                ..ConvConfig::default()
+            };
+            (random.tensor(&[to, from, 1, 1]), random.tensor(&[to]), config)
+        };
+        let config = ConvConfig {
+            stride: (stride, stride),
+            padding: Padding::all(k / 2),
+            groups: inner,
+            activation: random.pick(&ACTIVATIONS),
+            ..ConvConfig::default()
+        };
+        Self {
+            expand: expand.then(|| pointwise(random, inputs, inner)),
+            depthwise: (random.tensor(&[inner, 1, k, k]), random.tensor(&[inner]), config),
+            project: project.then(|| pointwise(random, inner, outputs)),
+            residual,
+            x: random.tensor(&[n, h, w, inputs]),
+        }
+    }
+
+    fn layers(&self, isa: Isa) -> (Option<Conv2d>, Conv2d, Option<Conv2d>) {
+        let conv = |(weight, bias, config): &(Tensor, Tensor, ConvConfig)| {
+            Conv2d::with_isa(weight, Some(bias), *config, isa).unwrap()
+        };
+        (self.expand.as_ref().map(conv), conv(&self.depthwise), self.project.as_ref().map(conv))
+    }
+
+    fn fused(&self, isa: Isa) -> Tensor {
+        let (expand, depthwise, project) = self.layers(isa);
+        Separable::new(expand, depthwise, project, self.residual).unwrap().forward(&self.x).unwrap()
+    }
+
+    fn layer_by_layer(&self, isa: Isa) -> Tensor {
+        let (expand, depthwise, project) = self.layers(isa);
+        let x = expand.map_or_else(|| self.x.clone(), |conv| conv.forward(&self.x).unwrap());
+        let x = depthwise.forward(&x).unwrap();
+        match project {
+            Some(project) if self.residual => project.forward_add(&x, &self.x).unwrap(),
+            Some(project) => project.forward(&x).unwrap(),
+            None => x,
+        }
+    }
+
+    fn reference(&self) -> Vec<f64> {
+        let run = |x: &Tensor, (weight, bias, config): &(Tensor, Tensor, ConvConfig), r| {
+            reference(x, weight, Some(bias), r, *config)
+        };
+        let tensor = |(shape, values): (Vec<usize>, Vec<f64>)| {
+            let values = values.into_iter().map(|v| v as f32).collect();
+            Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
+        };
+        let x =
+            self.expand.as_ref().map_or_else(|| self.x.clone(), |l| tensor(run(&self.x, l, None)));
+        let x = run(&x, &self.depthwise, None);
+        let Some(project) = &self.project else { return x.1 };
+        run(&tensor(x), project, self.residual.then_some(&self.x)).1
+    }
+}
+
+/// Small pictures are taken whole, some channels at a time, large ones in stripes of rows.
+#[test]
+fn fused_blocks_match_the_reference_and_their_layers_to_the_bit() {
+    let mut random = Random(13);
+    let mut pools = Vec::new();
+    for threads in [1, 2, 5] {
+        pools.push(rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap());
+    }
+    for i in 0..60 {
+        let size = if i % 3 == 0 {
+            [1 + random.below(2), 25 + random.below(40), 25 + random.below(60)]
+        } else {
+            [1 + random.below(4), 5 + random.below(14), 5 + random.below(14)]
+        };
+        let block = Block::new(&mut random, size, Precision::F32);
+        let want = block.reference();
+        for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512] {
+            if !isa.is_available() {
+                continue;
+            }
+            for pool in &pools {
+                let (fused, layers) =
+                    pool.install(|| (block.fused(isa), block.layer_by_layer(isa)));
+                let got = values(&fused);
+                assert_eq!(got.len(), want.len());
+                let scale = want.iter().fold(1.0f64, |m, v| m.max(v.abs()));
+                for (g, w) in got.iter().zip(&want) {
+                    assert!((f64::from(*g) - w).abs() < 1e-4 * scale, "{i} {isa:?}: {g} {w}");
+                }
+                assert_eq!(bits(&fused), bits(&layers), "{i} {isa:?}");
+                assert_eq!(bits(&fused), bits(&alone(|| block.fused(isa))), "{i} {isa:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn bf16_is_near_f32_and_fused_blocks_are_their_layers_to_the_bit() {
+    let mut random = Random(14);
+    for i in 0..30 {
+        let size = [1 + random.below(3), 5 + random.below(40), 5 + random.below(40)];
+        let block = Block::new(&mut random, size, Precision::Bf16);
+        let want = block.reference();
+        let scale = want.iter().fold(1.0f64, |m, v| m.max(v.abs()));
+        for isa in [Isa::Portable, Isa::Avx2, Isa::Avx512] {
+            if !isa.is_available() {
+                continue;
+            }
+            let fused = block.fused(isa);
+            assert_eq!(bits(&fused), bits(&block.layer_by_layer(isa)), "{i} {isa:?}");
+            let mut off = 0.0;
+            let got = values(&fused);
+            for (g, w) in got.iter().zip(&want) {
+                off += (f64::from(*g) - w).powi(2);
+            }
+            let off = (off / got.len() as f64).sqrt() / scale;
+            // 8 bits of significand: a rounding is off by 2^-9 at most, sums of them by less than
+            // their number.
+            assert!(off < 2e-2, "{i} {isa:?}: off by {off} of {scale}");
+            let products = block.expand.is_some() || block.project.is_some();
+            assert_eq!(off > 1e-5, products, "{i} {isa:?}: off by {off}, not rounded?");
+        }
+    }
+}
+
+/// Which instruction does it must not matter: both round to nearest even and add in the same order
+/// but for the last bits.
+#[test]
+fn the_bf16_instructions_give_what_their_definition_says() {
+    if !Isa::Avx512Bf16.is_available() {
+        eprintln!("skipped: this machine has no AVX512-BF16");
+        return;
+    }
+    let mut random = Random(15);
+    for _ in 0..20 {
+        let (rows, k, out) = (1 + random.below(30), 1 + random.below(90), 1 + random.below(70));
+        let config = ConvConfig { precision: Precision::Bf16, ..ConvConfig::default() };
+        let weight = random.tensor(&[out, k, 1, 1]);
+        let x = random.tensor(&[1, 1, rows, k]);
+        let run = |isa| Conv2d::with_isa(&weight, None, config, isa).unwrap().forward(&x).unwrap();
+        let (fast, plain) = (values(&run(Isa::Avx512)), values(&run(Isa::Portable)));
+        for (f, p) in fast.iter().zip(&plain) {
+            assert!((f - p).abs() < 1e-5 * k as f32, "{f} {p}");
+        }
+    }
+}
+
+#[test]
+fn layers_that_do_not_make_a_block_are_errors() {
+    let mut random = Random(16);
+    let mut conv = |shape: [usize; 4], groups| {
+        let config =
+            ConvConfig { groups, padding: Padding::all(shape[2] / 2), ..Default::default() };
+        Conv2d::new(&random.tensor(&shape), None, config).unwrap()
+    };
+    let says = |block: Result<Separable>, words: &str| {
+        let text = block.err().unwrap().to_string();
+        assert!(text.contains("separable") && text.contains(words), "{text}");
+    };
+    says(Separable::new(None, conv([4, 4, 1, 1], 1), None, false), "not depthwise");
+    let (three, depthwise) = (conv([8, 4, 3, 3], 1), conv([8, 1, 3, 3], 8));
+    says(Separable::new(Some(three), depthwise, None, false), "not pointwise");
+    let (expand, depthwise) = (conv([6, 4, 1, 1], 1), conv([8, 1, 3, 3], 8));
+    says(Separable::new(Some(expand), depthwise, None, false), "6 channels");
+    let (depthwise, project) = (conv([8, 1, 3, 3], 8), conv([4, 6, 1, 1], 1));
+    says(Separable::new(None, depthwise, Some(project), false), "8 channels");
+    let (depthwise, project) = (conv([8, 1, 3, 3], 8), conv([4, 8, 1, 1], 1));
+    says(Separable::new(None, depthwise, Some(project), true), "residual");
+    let block = Separable::new(None, conv([8, 1, 3, 3], 8), None, false).unwrap();
+    let text = block.forward(&random.tensor(&[1, 5, 5, 4])).unwrap_err().to_string();
+    assert!(text.contains("[1, 5, 5, 4]"), "{text}");
 }
 
 #[test]
@@ -310,8 +515,9 @@ fn all_layers(x: &Tensor) -> Vec<Tensor> {
     let c = x.dim(3).unwrap();
     let padding = Padding::all(1);
     let relu = Activation::Relu6;
-    let standard = ConvConfig { stride: (2, 2), padding, groups: 1, activation: relu };
-    let depthwise = ConvConfig { stride: (1, 1), padding, groups: c, activation: relu };
+    let standard =
+        ConvConfig { stride: (2, 2), padding, activation: relu, ..ConvConfig::default() };
+    let depthwise = ConvConfig { padding, groups: c, activation: relu, ..ConvConfig::default() };
     let convs = [
         (random.tensor(&[24, c, 3, 3]), standard),
         (random.tensor(&[40, c, 1, 1]), ConvConfig::default()),
