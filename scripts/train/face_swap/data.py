@@ -86,6 +86,13 @@ class Data:
         by_person = defaultdict(list)
         for i in np.flatnonzero(real):
             by_person[person[i]].append(i)
+        val_clips = {Path(rows[i]["file"]).stem: i for i in self.val if not fake[i]}
+        # The original of each validation fake whose original is there; for measuring masks only.
+        self.val_originals = {
+            i: val_clips[Path(rows[i]["original"]).stem]
+            for i in self.val
+            if fake[i] and Path(rows[i]["original"]).stem in val_clips
+        }
         self.partners = {}
         for i in self.train_fakes:
             original = by_clip.get(Path(rows[i]["original"]).stem)
