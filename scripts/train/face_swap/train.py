@@ -139,12 +139,14 @@ def main():
         ahead = [
             loader.submit(data.batch, args.seed, s, args.pairs) for s in range(step, min(step + 3, steps))
         ]
-        while (share := progress(step, steps, began, deadline)) < 1:
+        done = progress(step, steps, began, deadline)
+        # The look that ends the loop is the one that saves.
+        while done < 1:
             images, labels, masks, known = ahead.pop(0).result()
             if step + 3 < steps:
                 ahead.append(loader.submit(data.batch, args.seed, step + 3, args.pairs))
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, args.begun + (1 - args.begun) * share, args.lr, args.warm)
+                group["lr"] = learning_rate(step, args.begun + (1 - args.begun) * done, args.lr, args.warm)
             target = torch.from_numpy(labels).to(device)
             target = target * (1 - args.smoothing) + args.smoothing / 2
             model.train()
