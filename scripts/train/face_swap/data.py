@@ -2,10 +2,13 @@
 
 Three kinds of pair share a batch, each half real and half forged, so that no source of pictures,
 no person and no degradation tells the classes apart:
-  dfdc    a DFDC fake and a crop of its original clip (or of the same person where that is missing)
+  dfdc    a DFDC fake and a crop of its original clip (or of the same person where that is missing);
+          where the two show the same frame, some fakes are pasted into the original in part only
   blend   a real DFDC crop and a forgery made from it here
   utk     a real UTKFace crop and a forgery made from it here: thousands of other people, and the
           reason why "looks like UTKFace" cannot mean "real"
+With each picture goes the share of every cell of a 9 x 9 grid that was altered: the blend's mask,
+or, for the DFDC pairs that show the same frame, where the two differ; nothing for reals.
 Both members of a pair get the same framing, flip, colour and compression, drawn from one seed.
 Every batch is a pure function of (seed, step), which makes a run repeatable and resumable.
 """
@@ -27,6 +30,14 @@ from prepare import SIDE
 UTK_HELD_OUT = 1000
 # How many people of like colour and pose a donor is drawn from.
 DONORS = 24
+# The grid of the mask that says where a face was altered.
+CELLS = 9
+# The share of the DFDC fakes with a mask of which only a part is shown.
+PARTLY = 0.25
+# The share of pairs that are degraded mildly.
+MILD = 0.35
+# Side of the square on which a fake is compared with its original.
+COARSE = 56
 
 
 @dataclass
@@ -75,6 +86,13 @@ class Data:
         by_person = defaultdict(list)
         for i in np.flatnonzero(real):
             by_person[person[i]].append(i)
+        val_clips = {Path(rows[i]["file"]).stem: i for i in self.val if not fake[i]}
+        # The original of each validation fake whose original is there; for measuring masks only.
+        self.val_originals = {
+            i: val_clips[Path(rows[i]["original"]).stem]
+            for i in self.val
+            if fake[i] and Path(rows[i]["original"]).stem in val_clips
+        }
         self.partners = {}
         for i in self.train_fakes:
             original = by_clip.get(Path(rows[i]["original"]).stem)
@@ -85,6 +103,17 @@ class Data:
         self.utk_held_out = np.sort(order[:UTK_HELD_OUT])
         self.utk_train = np.sort(order[UTK_HELD_OUT:])
         self.likeness = {}
+        # Autoencoder round trips of some training faces (round_trips.py), where they were made.
+        self.round_trips = {}
+        if (Path(work) / "round_trips.npy").exists():
+            made = np.load(Path(work) / "round_trips.npy", mmap_mode="r")
+            source = np.load(Path(work) / "round_trips_source.npy")
+            row = np.load(Path(work) / "round_trips_row.npy")
+            self.round_trips = {(bool(s), int(r)): made[i] for i, (s, r) in enumerate(zip(source, row))}
+            for is_utk, pool in ((False, self.train_reals), (True, self.utk_train)):
+                self.round_trips[is_utk] = np.array(
+                    [r for r in row[source == is_utk] if r in set(pool)], dtype=int
+                )
 
     def donor(self, faces, pool, row, rng):
         """Another person of like colour and pose, from the same source and split."""
@@ -97,34 +126,73 @@ class Data:
         return pool[rng.choice(near)]
 
     def forged_pair(self, faces, pool, row, rng):
-        """(real, forged) at full size, before degradation."""
+        """(real, forged, mask) at full size, before degradation."""
         donor = self.donor(faces, pool, row, rng) if rng.random() < 0.35 else None
         other = None if donor is None else (faces.images[donor], faces.points[donor])
         return forge(faces.images[row], faces.points[row], other, rng)
 
+    def round_trip_pair(self, faces, is_utk, rng):
+        """Like forged_pair, the pasted face being one that went through the autoencoder."""
+        row = int(rng.choice(self.round_trips[is_utk]))
+        return forge(faces.images[row], faces.points[row], None, rng, self.round_trips[is_utk, row])
+
+    def swapped_pair(self, fake, rng):
+        """(real, fake, mask) of a DFDC fake; mask None where the two show different frames."""
+        row = rng.choice(self.partners[fake])
+        real, forged = np.asarray(self.dfdc.images[row]), np.asarray(self.dfdc.images[fake])
+        mask = difference(real, forged)
+        if mask is None or rng.random() > PARTLY or not np.isfinite(self.dfdc.points[row]).all():
+            return real, forged, mask
+        # Only a part of the swapped face, over the untouched frame.
+        part = face_mask(self.dfdc.points[row], rng, faint=False)
+        kept = mask * part
+        if kept.sum() < 0.35 * mask.sum():
+            return real, forged, mask
+        return real, np.round(forged * part + real * (1 - part)).astype(np.uint8), kept
+
     def batch(self, seed, step, pairs):
-        """Images u8 [N, 144, 144, 3] and labels [N]; real and forged of each pair side by side."""
+        """Images u8 [N, 144, 144, 3], labels [N], masks f32 [N, 9, 9] and whether these are known
+        [N]; real and forged of each pair side by side."""
         per_epoch = len(self.train_fakes) // pairs[0]
         epoch, place = divmod(step, per_epoch)
         order = np.random.default_rng([seed, epoch]).permutation(self.train_fakes)
-        images = []
+        images, masks, known = [], [], []
 
-        def add(real, forged, slot):
-            for image in (real, forged):
-                images.append(degrade(image, np.random.default_rng([seed, step, slot, 1])))
+        def add(real, forged, mask, slot):
+            for image, altered in ((real, np.zeros((SIDE, SIDE, 1), np.float32)), (forged, mask)):
+                known.append(altered is not None)
+                seen = degrade(image, altered, np.random.default_rng([seed, step, slot, 1]))
+                images.append(seen[0])
+                masks.append(seen[1])
 
         for slot in range(sum(pairs)):
             rng = np.random.default_rng([seed, step, slot, 0])
             if slot < pairs[0]:
-                fake = order[place * pairs[0] + slot]
-                real = rng.choice(self.partners[fake])
-                add(self.dfdc.images[real], self.dfdc.images[fake], slot)
+                add(*self.swapped_pair(order[place * pairs[0] + slot], rng), slot)
                 continue
             mine = slot < pairs[0] + pairs[1]
             faces, pool = (self.dfdc, self.train_reals) if mine else (self.utk, self.utk_train)
+            if self.round_trips and rng.random() < 0.25:
+                add(*self.round_trip_pair(faces, not mine, rng), slot)
+                continue
             add(*self.forged_pair(faces, pool, rng.choice(pool), rng), slot)
         labels = np.tile(np.array([0, 1], np.float32), sum(pairs))
-        return np.stack(images), labels
+        return np.stack(images), labels, np.stack(masks), np.array(known)
+
+
+def difference(real, forged):
+    """Where a fake differs from its original, 0 to 1 at full size; None unless both crops show the
+    same frame, cut alike, which the pixels around the face tell."""
+    change = stretch(cv2.absdiff(real, forged), COARSE, COARSE).astype(np.float32).mean(2)
+    rim = np.concatenate([change[:5].ravel(), change[:, :3].ravel(), change[:, -3:].ravel()])
+    change = cv2.GaussianBlur(change, (0, 0), 1.5)
+    if np.median(rim) > 4 or np.percentile(change, 10) > 4:
+        return None
+    level = max(3.0, 0.3 * float(np.percentile(change, 98)))
+    mask = np.clip(2 * change / level - 1, 0, 1)
+    if mask.mean() < 0.02:
+        return None
+    return cv2.resize(mask, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)[..., None]
 
 
 def likeness(faces, row):
@@ -140,7 +208,7 @@ def likeness(faces, row):
 # ---------------------------------------------------------------------------------- forgeries
 
 
-def face_mask(points, rng):
+def face_mask(points, rng, faint=True):
     """A soft mask over the inner face: an ellipse through brows and chin or a part of it, its
     outline bent by a few random waves."""
     eyes, mouth = points[:2].mean(0), points[3:].mean(0)
@@ -168,7 +236,9 @@ def face_mask(points, rng):
     mask = np.zeros((SIDE, SIDE), np.float32)
     cv2.fillPoly(mask, [np.round(turned + centre).astype(np.int32)], 1.0)
     mask = cv2.GaussianBlur(mask, (0, 0), rng.uniform(1.5, 11))
-    return (mask * rng.choice([0.5, 0.75, 1.0, 1.0, 1.0]))[..., None]
+    if faint:
+        mask *= rng.choice([0.5, 0.75, 1.0, 1.0, 1.0])
+    return mask[..., None]
 
 
 def restyle(image, rng):
@@ -207,11 +277,49 @@ def warp(image, rng):
     return cv2.remap(image, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
 
 
-def forge(image, points, donor, rng):
-    """(real, forged): the inner face replaced by a changed copy of itself, or by a donor's."""
+def pyramid_blend(source, target, mask, levels=4):
+    """Laplacian blending: coarse content is mixed over a wide seam, fine content over a narrow."""
+    weights, sources, targets = [mask], [source.astype(np.float32)], [target.astype(np.float32)]
+    for stack in (weights, sources, targets):
+        for _ in range(levels):
+            stack.append(cv2.pyrDown(stack[-1]).reshape(*[(n + 1) // 2 for n in stack[-1].shape[:2]], -1))
+    mixed = None
+    for level in range(levels, -1, -1):
+        fine = []
+        for stack in (sources, targets):
+            this = stack[level]
+            if level < levels:
+                this = this - cv2.pyrUp(stack[level + 1], dstsize=this.shape[1::-1])
+            fine.append(this)
+        layer = fine[0] * weights[level] + fine[1] * (1 - weights[level])
+        if mixed is not None:
+            layer = layer + cv2.pyrUp(mixed, dstsize=layer.shape[1::-1])
+        mixed = layer
+    return np.clip(np.round(mixed), 0, 255).astype(np.uint8)
+
+
+def poisson_blend(source, target, mask):
+    """Gradient-domain blending. OpenCV places the mask's bounding box by its centre."""
+    inside = (mask[..., 0] > 0.5).astype(np.uint8) * 255
+    inside[:2], inside[-2:], inside[:, :2], inside[:, -2:] = 0, 0, 0, 0
+    x, y, wide, high = cv2.boundingRect(inside)
+    if min(wide, high) < 16:
+        return None
+    centre = (x + wide // 2, y + high // 2)
+    return cv2.seamlessClone(np.ascontiguousarray(source), np.ascontiguousarray(target), inside, centre, cv2.NORMAL_CLONE)
+
+
+def forge(image, points, donor, rng, source=None):
+    """(real, forged, mask): the inner face replaced by a changed copy of itself, by a donor's, or
+    by `source`, a picture of the same face that something already changed."""
     image = np.asarray(image)
     mask = face_mask(points, rng)
-    if donor is None:
+    if source is not None:
+        source = np.asarray(source)
+        mask /= mask.max()
+        if rng.random() < 0.3:
+            source = restyle(source, rng)
+    elif donor is None:
         source = warp(image, rng)
         # The change goes to the pasted face or to what surrounds it; the real partner gets the
         # latter too, so that the change as such says nothing.
@@ -231,8 +339,15 @@ def forge(image, points, donor, rng):
         source = match_colour(source, image, mask)
         if rng.random() < 0.5:
             source = restyle(source, rng)
-    forged = source * mask + image * (1 - mask)
-    return image, np.round(forged).astype(np.uint8)
+    way = rng.random()
+    forged = None
+    if way < 0.15:
+        forged = pyramid_blend(source, image, mask)
+    elif way < 0.25:
+        forged = poisson_blend(source, image, mask)
+    if forged is None:
+        forged = np.round(source * mask + image * (1 - mask)).astype(np.uint8)
+    return image, forged, mask / mask.max()
 
 
 def match_colour(source, target, mask):
@@ -277,19 +392,44 @@ def noise(image, rng, sigma):
     return np.clip(image + grain, 0, 255).astype(np.uint8)
 
 
-def degrade(image, rng):
-    """Framing, colour, native size, blur, noise and compression: alike for real and forged."""
-    part = image
+def degrade(image, mask, rng):
+    """(picture, cells): framing, colour, native size, blur, noise and compression, alike for real
+    and forged, and what remains of the mask in each cell (zeros where it is None)."""
+    part = np.asarray(image)
+    mask = np.zeros((SIDE, SIDE, 1), np.float32) if mask is None else mask
     if rng.random() < 0.8:
         # Nothing is known outside the crop, so a framing that reaches out is cut off at its edge.
         size = rng.uniform(0.86, 1.08) * np.exp(rng.normal(0, 0.02, 2))
         centre = 0.5 + rng.uniform(-0.06, 0.06, 2)
         low = np.round((centre - size / 2).clip(0, 1) * SIDE).astype(int)
         high = np.round((centre + size / 2).clip(0, 1) * SIDE).astype(int)
-        part = image[low[1] : high[1], low[0] : high[0]]
+        part = part[low[1] : high[1], low[0] : high[0]]
+        mask = mask[low[1] : high[1], low[0] : high[0]]
     if rng.random() < 0.5:
-        part = part[:, ::-1]
+        part, mask = part[:, ::-1], mask[:, ::-1]
     part = np.ascontiguousarray(part)
+    mask = stretch(np.ascontiguousarray(mask[..., 0]), SIZE, SIZE)
+    # Most pictures that are judged later are hardly worse than the data themselves.
+    if rng.random() < MILD:
+        if rng.random() < 0.5:
+            part = colour(part, rng, 0.7)
+        if rng.random() < 0.6:
+            part = jpeg(part, int(rng.integers(60, 96)))
+    else:
+        part = spoil(part, rng)
+    part = stretch(np.ascontiguousarray(part), SIZE, SIZE)
+    if rng.random() < 0.12:
+        # One hidden part of the face, so that no single cue is enough.
+        high, wide = rng.integers(SIZE // 6, SIZE // 2, 2)
+        top, left = rng.integers(0, SIZE - high), rng.integers(0, SIZE - wide)
+        part, mask = part.copy(), mask.copy()
+        part[top : top + high, left : left + wide] = rng.integers(0, 256, 3)
+        mask[top : top + high, left : left + wide] = 0
+    return part, stretch(mask, CELLS, CELLS)
+
+
+def spoil(part, rng):
+    """The rough half of the degradations."""
     if rng.random() < 0.6:
         native = int(np.exp(rng.uniform(np.log(48), np.log(200))))
         part = stretch(part, native, native)
@@ -313,13 +453,6 @@ def degrade(image, rng):
         part = noise(part, rng, rng.uniform(1, 14))
     if rng.random() < 0.75:
         part = jpeg(part, int(rng.integers(30, 96)))
-    part = stretch(np.ascontiguousarray(part), SIZE, SIZE)
-    if rng.random() < 0.12:
-        # One hidden part of the face, so that no single cue is enough.
-        high, wide = rng.integers(SIZE // 6, SIZE // 2, 2)
-        top, left = rng.integers(0, SIZE - high), rng.integers(0, SIZE - wide)
-        part = part.copy()
-        part[top : top + high, left : left + wide] = rng.integers(0, 256, 3)
     return part
 
 

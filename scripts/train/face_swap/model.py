@@ -8,6 +8,8 @@ blocks  16 inverted residual blocks, see BLOCKS: [expand 1x1, BN, ReLU6] (absent
         is 1) -> depthwise k x k with the block's stride, BN, ReLU6 -> project 1x1, BN (linear).
         Where stride is 1 and channels are unchanged, the block's input is added. No squeeze and
         excitation.
+mask    (only with the side output, see below) conv 1x1 with bias, 112 -> 1, on the 9 x 9 output of
+        block 10: the logit that this cell of the face was altered
 head    conv 1x1, 320 -> 1280, BN, ReLU6 -> mean over the 5 x 5 positions -> linear to 1
 
 Padding is symmetric, k // 2 on all four sides, at every convolution including those of stride 2:
@@ -48,6 +50,8 @@ STAGES = (
 )
 # (input channels, output channels, kernel, stride, expansion), one per block
 BLOCKS = []
+# The last block at 9 x 9, where the mask is read off.
+MASK_AT = 10
 for _count, _kernel, _stride, _expansion, _out in STAGES:
     for _i in range(_count):
         _in = BLOCKS[-1][1] if BLOCKS else STEM
@@ -82,7 +86,7 @@ class Block(nn.Module):
 
 
 class FaceSwapNet(nn.Module):
-    def __init__(self, dropout=0.2):
+    def __init__(self, dropout=0.2, masked=False):
         super().__init__()
         self.stem = ConvBn(3, STEM, 3, 2)
         self.blocks = nn.ModuleList(Block(*b) for b in BLOCKS)
@@ -92,12 +96,21 @@ class FaceSwapNet(nn.Module):
         nn.init.zeros_(self.classifier.weight)
         nn.init.zeros_(self.classifier.bias)
 
-    def forward(self, x):
+        self.mask = nn.Conv2d(BLOCKS[MASK_AT][1], 1, 1) if masked else None
+
+    def both(self, x):
+        """The logits [N], and those of the mask's cells [N, 9, 9]."""
         x = self.stem(x)
-        for block in self.blocks:
+        mask = None
+        for at, block in enumerate(self.blocks):
             x = block(x)
+            if at == MASK_AT and self.mask is not None:
+                mask = self.mask(x).squeeze(1)
         x = self.head(x).mean((2, 3))
-        return self.classifier(self.dropout(x)).squeeze(1)
+        return self.classifier(self.dropout(x)).squeeze(1), mask
+
+    def forward(self, x):
+        return self.both(x)[0]
 
 
 def base_weights(path):
@@ -131,16 +144,17 @@ def base_weights(path):
 
 def load_base(model, path):
     missing, unexpected = model.load_state_dict(base_weights(path), strict=False)
-    missing = [m for m in missing if not m.startswith("classifier.") and "num_batches" not in m]
+    missing = [m for m in missing if not m.startswith(("classifier.", "mask.")) and "num_batches" not in m]
     if missing or unexpected:
         raise ValueError(f"{path} does not fit: missing {missing}, unexpected {unexpected}")
 
 
-def export(state, path):
-    """Writes a state dict as the f16 file that ships."""
+def export(state, path, masked=False):
+    """Writes a state dict as the f16 file that ships; the mask's tensors only where asked for,
+    since the program knows none of them yet."""
     tensors = {}
     for name, tensor in state.items():
-        if name.endswith("num_batches_tracked"):
+        if name.endswith("num_batches_tracked") or (name.startswith("mask.") and not masked):
             continue
         half = tensor.detach().cpu().to(torch.float16).contiguous()
         if not torch.isfinite(half).all():
@@ -153,8 +167,8 @@ def export(state, path):
 
 def load_export(path, device="cpu"):
     """The network as the program sees it: weights rounded to f16, arithmetic in f32."""
-    model = FaceSwapNet()
     state = {name: tensor.float() for name, tensor in load_file(str(path)).items()}
+    model = FaceSwapNet(masked="mask.weight" in state)
     missing, unexpected = model.load_state_dict(state, strict=False)
     if unexpected or any("num_batches" not in m for m in missing):
         raise ValueError(f"{path} is not a face-swap network: {missing}, {unexpected}")

@@ -83,7 +83,7 @@ def main():
     kinds = np.repeat(["dfdc", "blend", "utk"], 2 * np.array(args.pairs))
     facts, labels, kind, pair = [], [], [], []
     for step in range(args.batches):
-        images, truth = data.batch(args.seed, step, args.pairs)
+        images, truth, _, _ = data.batch(args.seed, step, args.pairs)
         facts += [picture_facts(image) for image in images]
         labels += list(truth > 0.5)
         kind += list(kinds)

@@ -6,7 +6,9 @@
 
 Needs the arrays of prepare.py in DIR. An epoch is one pass over the DFDC fakes. Writes to --out:
 checkpoint.pt (everything that --resume needs), log.jsonl, and face-swap-fast.safetensors, the
-running average of the weights in f16. The last weights are what counts: none are picked by their
+running average of the weights in f16, and face-swap-fast-mask.safetensors, the same with the side
+output that says where the face was altered. The loss is cross entropy, plus --margin times the
+cross entropy of each pair's order, plus --mask times that of the mask's cells. The last weights are what counts: none are picked by their
 validation score, so that the validation figures are not flattered.
 """
 
@@ -22,14 +24,23 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
+from torch.nn.functional import binary_cross_entropy_with_logits as cross_entropy
+
 from data import Data, to_tensor
 from model import FaceSwapNet, export, load_base
 
 
-def learning_rate(step, steps, peak, warm):
-    if step < warm:
-        return peak * (step + 1) / warm
-    return peak * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm))) + 1e-6
+def learning_rate(step, share, peak, warm):
+    """A linear start over `warm` steps, and a cosine down to nothing over the run."""
+    return peak * min(1.0, (step + 1) / warm) * 0.5 * (1 + math.cos(math.pi * min(1.0, share))) + 1e-6
+
+
+def progress(step, steps, started, deadline):
+    """The share of the run that is done: of its steps, or of its time where that ends sooner."""
+    share = step / steps
+    if deadline is not None:
+        share = max(share, (time.time() - started) / max(1.0, deadline - started))
+    return share
 
 
 def groups(model, decay):
@@ -37,6 +48,14 @@ def groups(model, decay):
     wide = [p for p in model.parameters() if p.ndim > 1]
     narrow = [p for p in model.parameters() if p.ndim <= 1]
     return [{"params": wide, "weight_decay": decay}, {"params": narrow, "weight_decay": 0.0}]
+
+
+def freeze(model, blocks):
+    """Holds the stem and the first blocks as they are, statistics included; 0 holds nothing."""
+    if blocks:
+        for part in (model.stem, *model.blocks[:blocks]):
+            part.eval()
+            part.requires_grad_(False)
 
 
 @torch.inference_mode()
@@ -66,8 +85,17 @@ def main():
     parser.add_argument("--ema", type=float, default=0.998)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--every", type=int, default=250, help="steps between checkpoints and looks")
+    parser.add_argument("--every", type=int, default=250, help="steps between checkpoints")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--start", type=Path, help="a checkpoint of another run whose averaged weights this one begins with")
+    parser.add_argument("--start-with", default="average", choices=("average", "model"))
+    parser.add_argument("--begun", type=float, default=0.0, help="the share of the schedule that the run of --start has used up")
+    parser.add_argument("--warm", type=int, default=150, help="steps of the linear start")
+    parser.add_argument("--freeze", type=int, default=0, help="this many first blocks, and the stem, are not trained")
+    parser.add_argument("--margin", type=float, default=0.2)
+    parser.add_argument("--mask", type=float, default=0.5)
+    parser.add_argument("--look", type=int, default=500, help="steps between looks at the validation people")
+    parser.add_argument("--minutes", type=float, help="wall time after which the run ends, whatever its steps")
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
     out = args.out or args.work
@@ -81,21 +109,27 @@ def main():
 
     data = Data(args.data, args.work)
     steps = round(args.epochs * (len(data.train_fakes) // args.pairs[0]))
-    model = FaceSwapNet()
+    model = FaceSwapNet(masked=True)
     load_base(model, args.base)
+    if args.start:
+        state = torch.load(args.start, map_location="cpu", weights_only=True)[args.start_with]
+        missing, unexpected = model.load_state_dict(state, strict=False)
+        if unexpected or any(not m.startswith("mask.") for m in missing):
+            parser.error(f"{args.start} does not fit: {missing}, {unexpected}")
     model = model.to(device, memory_format=torch.channels_last)
-    average = FaceSwapNet().to(device, memory_format=torch.channels_last)
+    average = FaceSwapNet(masked=True).to(device, memory_format=torch.channels_last)
     average.load_state_dict(model.state_dict())
     optimizer = torch.optim.AdamW(groups(model, args.decay), lr=args.lr)
     checkpoint = out / "checkpoint.pt"
-    step = 0
+    step, began = 0, time.time()
     if args.resume and checkpoint.exists():
         saved = torch.load(checkpoint, map_location=device, weights_only=True)
         model.load_state_dict(saved["model"])
         average.load_state_dict(saved["average"])
         optimizer.load_state_dict(saved["optimizer"])
         torch.set_rng_state(saved["rng"].cpu())
-        step = saved["step"]
+        step, began = saved["step"], saved["began"]
+    deadline = None if args.minutes is None else began + 60 * args.minutes
 
     val = np.stack([data.dfdc.crop(i) for i in data.val])
     val_labels = data.fake[data.val]
@@ -105,19 +139,26 @@ def main():
         ahead = [
             loader.submit(data.batch, args.seed, s, args.pairs) for s in range(step, min(step + 3, steps))
         ]
-        while step < steps:
-            images, labels = ahead.pop(0).result()
+        done = progress(step, steps, began, deadline)
+        # The look that ends the loop is the one that saves.
+        while done < 1:
+            images, labels, masks, known = ahead.pop(0).result()
             if step + 3 < steps:
                 ahead.append(loader.submit(data.batch, args.seed, step + 3, args.pairs))
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, steps, args.lr, warm=150)
+                group["lr"] = learning_rate(step, args.begun + (1 - args.begun) * done, args.lr, args.warm)
             target = torch.from_numpy(labels).to(device)
             target = target * (1 - args.smoothing) + args.smoothing / 2
             model.train()
-            logits = model(to_tensor(images, device))
-            loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, target)
+            freeze(model, args.freeze)
+            logits, cells = model.both(to_tensor(images, device))
+            loss = cross_entropy(logits, target)
+            order = torch.nn.functional.softplus(logits[0::2] - logits[1::2]).mean()
+            altered = torch.from_numpy(masks).to(device)
+            where = cross_entropy(cells[known], altered[known])
+            whole = loss + args.margin * order + args.mask * where
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            whole.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
             optimizer.step()
             step += 1
@@ -127,18 +168,21 @@ def main():
                 for mine, new in zip(average.state_dict().values(), model.state_dict().values()):
                     if mine.is_floating_point():
                         mine.lerp_(new, 1 - keep)
-            recent.append([loss.item(), *pairs_in_order(logits, args.pairs)])
-            if step % args.every == 0 or step == steps:
-                found = scores(average, val, device)
+            recent.append([loss.item(), where.item(), *pairs_in_order(logits, args.pairs)])
+            done = progress(step, steps, began, deadline)
+            if step % args.every == 0 or done >= 1:
                 means = np.mean(recent, 0)
                 line = {
                     "step": step,
-                    "of": steps,
+                    "share": round(done, 3),
                     "loss": round(float(means[0]), 4),
-                    "pairs_in_order": [round(float(v), 3) for v in means[1:]],
-                    "val_auc": round(float(roc_auc_score(val_labels, found)), 4),
+                    "mask_loss": round(float(means[1]), 4),
+                    "pairs_in_order": [round(float(v), 3) for v in means[2:]],
                     "images_per_s": round((step - first) * len(labels) / (time.time() - started), 1),
                 }
+                if step % args.look == 0 or done >= 1:
+                    found = scores(average, val, device)
+                    line["val_auc"] = round(float(roc_auc_score(val_labels, found)), 4)
                 print(json.dumps(line), flush=True)
                 log.write(json.dumps(line) + "\n")
                 log.flush()
@@ -149,9 +193,11 @@ def main():
                     "optimizer": optimizer.state_dict(),
                     "rng": torch.get_rng_state(),
                     "step": step,
+                    "began": began,
                 }
                 save(checkpoint, state)
                 export(average.state_dict(), out / "face-swap-fast.safetensors")
+                export(average.state_dict(), out / "face-swap-fast-mask.safetensors", masked=True)
 
 
 def pairs_in_order(logits, pairs):
