@@ -435,6 +435,8 @@ mod tests {
             ),
             film(dir.path(), "all.mp4", &h264(&["-g", "1"])),
             film(dir.path(), "mpeg2.ts", &["-c:v", "mpeg2video", "-g", "15", "-bf", "2"]),
+            // No presentation times in the file: the decoder guesses them from those of decoding.
+            film(dir.path(), "times.avi", &h264(&["-g", "30", "-bf", "3"])),
         ];
         for film in &films {
             let name = film.file_name().unwrap().display();
@@ -474,7 +476,11 @@ mod tests {
                 }
                 let (found, used) = decode(film, fps, Some(Fails::Never));
                 assert!(found == want, "{name}");
-                assert_eq!(used, Some(DecoderUse { kind: DecoderKind::Nvdec, reason: None }));
+                // The last pictures of the film without times have none at all; software, which
+                // counts on from the ones before, is asked for those.
+                if film.extension().is_none_or(|e| e != "avi") {
+                    assert_eq!(used, Some(DecoderUse { kind: DecoderKind::Nvdec, reason: None }));
+                }
             }
         }
     }
