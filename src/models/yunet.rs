@@ -226,7 +226,15 @@ fn decode(level: &Tensor, stride: usize, threshold: f32, faces: &mut Vec<RawFace
     let (_, columns, _) = level.dims3()?;
     let values = level.flatten_all()?.to_vec1::<f32>()?;
     let scale = stride as f32;
+    // The score is the root of two probabilities, so neither may be less than the threshold's
+    // square. Nearly all cells end here, without an exponential. The bound lies a little lower, in
+    // case of rounding; what passes is judged by the score itself.
+    let least = threshold * threshold;
+    let bound = if least < 1.0 { (least / (1.0 - least)).ln() - 0.01 } else { f32::NEG_INFINITY };
     for (cell, v) in values.as_chunks::<HEAD>().0.iter().enumerate() {
+        if v[0] < bound || v[1] < bound {
+            continue;
+        }
         let score = (sigmoid(v[0]) * sigmoid(v[1])).sqrt();
         if score < threshold || score.is_nan() {
             continue;

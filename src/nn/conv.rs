@@ -8,7 +8,7 @@ use super::depthwise::Depthwise;
 use super::matrix::{Line, Packed, Product, Rows, ToBf16};
 use super::separable::Stages;
 use super::simd::{Isa, dispatch};
-use super::team::{for_each_task, is_alone};
+use super::team::{for_each_task, is_alone, threads};
 use super::{Activation, Output, OutputPtr, Precision, contiguous, nhwc, shaped};
 #[cfg(feature = "cuda")]
 use super::{cuda, gpu::conv::ConvShape};
@@ -300,7 +300,8 @@ impl Conv2d {
             return;
         }
         // A task is some rows of one picture, or some whole small pictures.
-        let rows = (STANDARD_BLOCK / out_w).clamp(1, out_h);
+        let fair = (n * out_h).div_ceil(STANDARD_TASKS * threads());
+        let rows = (STANDARD_BLOCK / out_w).min(fair).clamp(1, out_h);
         let images = if rows == out_h { (STANDARD_BLOCK / image).clamp(1, n) } else { 1 };
         let parts = out_h.div_ceil(rows);
         for_each_task(n.div_ceil(images) * parts, |t| {
@@ -358,7 +359,9 @@ fn pointwise(kernel: (usize, usize), config: &ConvConfig) -> bool {
 }
 
 /// Output pixels in a task of a standard convolution.
-const STANDARD_BLOCK: usize = 640;
+const STANDARD_BLOCK: usize = 1280;
+/// Tasks a thread to aim at, so that threads end together.
+const STANDARD_TASKS: usize = 4;
 /// Input values in a task of a matrix product: what a second-level cache holds beside the weights.
 const MATRIX_BLOCK: usize = 24 * 1024;
 /// A product with fewer multiplications is not worth a second thread.

@@ -253,16 +253,19 @@ impl Stages<'_> {
             self.small();
             return;
         }
-        // Each task repeats the first layer for the rows that its kernel shares with the task
-        // before: not worth it for a handful of rows.
         let unit = if self.max_pool { 2 } else { 1 };
         let out_h = self.out_size[0] / unit * unit;
-        let parts = if is_alone() {
-            1
-        } else {
-            let rows = 4 * self.depthwise.kernel.0;
-            (TASKS * threads()).div_ceil(n).min(out_h / rows).max(1)
-        };
+        let kernel = self.depthwise.kernel.0;
+        // Each task repeats the first layer for the rows that its kernel shares with the task
+        // before, so there are only as many as threads, unless that is next to nothing.
+        let mut parts = threads().div_ceil(n);
+        if out_h / (TASKS * parts) >= 8 * kernel {
+            parts *= TASKS;
+        }
+        if is_alone() {
+            parts = 1;
+        }
+        let parts = parts.min(out_h / kernel).max(1);
         let rows = out_h.div_ceil(parts).next_multiple_of(unit);
         let parts = out_h.div_ceil(rows);
         for_each_task(n * parts, |t| {
