@@ -26,8 +26,9 @@ thread_local! {
 /// microseconds.
 const SPINS: u32 = 1024;
 /// How long a helper waits for the next network before it sleeps: longer than what lies between
-/// two batches, because a helper that slept comes late to the first layers.
-const AWAKE: Duration = Duration::from_millis(2);
+/// two calls that follow at once, because a helper that slept comes late to the first layers;
+/// short, because decoders want the processor.
+const AWAKE: Duration = Duration::from_micros(300);
 
 /// Threads that help one leader at a time.
 pub(super) struct Team {
