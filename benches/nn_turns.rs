@@ -1,6 +1,6 @@
 //! Runs one network once for each line `NETWORK PRECISION BATCH [HEIGHT WIDTH]` on stdin and answers with
 //! the milliseconds that it took, so that another runtime can be measured in turns with it
-//! (`scripts/bench-nn`). Input is noise from a fixed seed; an input is made once.
+//! (`scripts/bench/nn.py`). Input is noise from a fixed seed; an input is made once.
 
 use std::collections::HashMap;
 use std::hint::black_box;

@@ -29,6 +29,7 @@ from safetensors.numpy import load_file
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts" / "weights"))
 from convert_third_party import SILERO_FILE, SILERO_SHA256, SILERO_WHEEL, YUNET_FILE, YUNET_SHA256, YUNET_WHEEL
+
 THREADS = 2
 # Before each measurement comes a pause, because onnxruntime's threads wait awake for 42 ms after a
 # run and would take a core from the other runtime; then runs that are not counted, because
