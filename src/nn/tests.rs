@@ -4,54 +4,9 @@ use candle_core::{Device, Tensor};
 
 use super::*;
 
-/// A small random generator (xorshift64*), so that failures repeat.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() >> 33) as usize % n
-    }
-
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len())]
-    }
-
-    fn tensor(&mut self, shape: &[usize]) -> Tensor {
-        let n = shape.iter().product();
-        let values: Vec<f32> =
-            (0..n).map(|_| (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0).collect();
-        Tensor::from_vec(values, shape, &Device::Cpu).unwrap()
-    }
-}
-
-const ACTIVATIONS: [Activation; 6] = [
-    Activation::None,
-    Activation::Relu,
-    Activation::Relu6,
-    Activation::Silu,
-    Activation::Selu,
-    Activation::Sigmoid,
-];
-
-fn apply(activation: Activation, x: f64) -> f64 {
-    let sigmoid = 1.0 / (1.0 + (-x).exp());
-    match activation {
-        Activation::None => x,
-        Activation::Relu => x.max(0.0),
-        Activation::Relu6 => x.clamp(0.0, 6.0),
-        Activation::Silu => x * sigmoid,
-        Activation::Selu if x > 0.0 => 1.050_700_987_355_480_5 * x,
-        Activation::Selu => 1.050_700_987_355_480_5 * 1.673_263_242_354_377_2 * x.exp_m1(),
-        Activation::Sigmoid => sigmoid,
-    }
-}
+#[path = "../../tests/common/random.rs"]
+mod random;
+use random::{ACTIVATIONS, Random, apply};
 
 fn values(t: &Tensor) -> Vec<f32> {
     t.flatten_all().unwrap().to_vec1().unwrap()
