@@ -5,7 +5,8 @@
 
 meta.toml holds what only the trainer knows: `network`, `input`, `licence`, `origin`, and where
 they apply `training_data`, `licence_file` (a file name inside the weights folder), `precision`
-(`bf16` where the network was measured to keep its answers in it),
+(`bf16` where the network was measured to keep its answers in it), `base` (the entry that these
+weights are a difference to), `installed_by` (the command that brings weights that do not ship),
 `[metrics]` (numbers, or [value, low, high]) and `[calibration]`. The file name, its sha256 and its
 size are worked out here, so that they can never disagree with the file.
 
@@ -35,7 +36,7 @@ HEADER = (
     f"schema = {SCHEMA}\n"
 )
 REQUIRED = ("network", "input", "licence", "origin")
-OPTIONAL = ("licence_file", "training_data", "precision")
+OPTIONAL = ("licence_file", "training_data", "precision", "base", "installed_by")
 CALIBRATION = ("method", "a", "b", "threshold", "fitted_on")
 
 
@@ -142,6 +143,8 @@ def publish(name, source, meta, weights):
         before, after = tomllib.loads(old), tomllib.loads(new)
         before.pop(name, None)
         entry = after.pop(name)
+        if "base" in meta and meta["base"] not in after:
+            raise ValueError(f"base {meta['base']} has no entry in {manifest}")
         if before != after:
             raise ValueError(f"{manifest} has a layout that this script cannot edit safely")
         if after.get("schema") != SCHEMA:

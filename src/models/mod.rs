@@ -3,6 +3,7 @@
 //! A network lists the tensors that its weights file must hold (`shapes`), so that a file can be
 //! verified without building anything, and is built from verified [`Tensors`](weights::Tensors).
 
+pub mod dinov2;
 pub mod efficientnet_lite;
 mod inverted_residual;
 pub mod silero_vad;
@@ -11,6 +12,19 @@ pub mod weights;
 pub mod yunet;
 
 use crate::nn::{Conv2d, ConvConfig, Precision};
+
+/// What a face network answers, an entry a crop.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct FaceOutput {
+    /// That the face is forged, higher = fake.
+    pub logits: Vec<f32>,
+    /// That this cell of the crop was altered, row by row; empty for a network without that head.
+    pub cells: Vec<Vec<f32>>,
+    /// Cells are `side` by `side`.
+    pub side: usize,
+    /// What the logit is made of; empty for a network that does not give it.
+    pub features: Vec<Vec<f32>>,
+}
 
 /// Name and shape of every tensor in a weights file.
 pub type Shapes = Vec<(String, Vec<usize>)>;
@@ -22,6 +36,8 @@ pub fn expected_shapes(network: &str) -> Option<Shapes> {
         efficientnet_lite::NETWORK => Some(efficientnet_lite::shapes()),
         voice_cnn::NETWORK => Some(voice_cnn::shapes()),
         silero_vad::NETWORK => Some(silero_vad::shapes()),
+        dinov2::NETWORK => Some(dinov2::shapes()),
+        dinov2::BASE => Some(dinov2::base_shapes()),
         _ => None,
     }
 }

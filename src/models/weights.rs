@@ -64,6 +64,10 @@ pub struct WeightEntry {
     /// The lowest precision that moves its AUC by less than 0.001, as measured in its model card.
     #[serde(default)]
     pub precision: Precision,
+    /// The entry that these weights are a difference to.
+    pub base: Option<String>,
+    /// The command that installs the file, for one that does not ship.
+    pub installed_by: Option<String>,
 }
 
 /// A measured figure.
@@ -104,6 +108,8 @@ pub enum WeightsError {
     NoCalibration { manifest: PathBuf, name: String },
     #[error("{}: missing, although the manifest lists it as `{name}`", .file.display())]
     Missing { file: PathBuf, name: String },
+    #[error("{}: not installed; it does not ship, `{command}` installs it", .file.display())]
+    NotInstalled { file: PathBuf, command: String },
     #[error("{}: cannot be read: {source}", .file.display())]
     Io { file: PathBuf, source: std::io::Error },
     #[error("{}: truncated: {found} of {expected} bytes", .file.display())]
@@ -184,6 +190,13 @@ impl WeightStore {
             }
             entry.name = name;
             entries.push(entry);
+        }
+        for entry in &entries {
+            let Some(base) = &entry.base else { continue };
+            if !entries.iter().any(|other| other.name == *base && other.base.is_none()) {
+                let name = &entry.name;
+                return Err(wrong(format!("`{name}`: no entry `{base}` that it could stand on")));
+            }
         }
         let precision = PrecisionChoice::default();
         Ok(Self { folder: folder.to_path_buf(), entries, precision })
@@ -291,10 +304,13 @@ impl WeightStore {
     fn checked(&self, entry: &WeightEntry) -> Result<Vec<u8>, WeightsError> {
         let file = self.folder.join(&entry.file);
         let data = std::fs::read(&file).map_err(|source| {
-            if source.kind() == std::io::ErrorKind::NotFound {
-                WeightsError::Missing { file: file.clone(), name: entry.name.clone() }
-            } else {
-                WeightsError::Io { file: file.clone(), source }
+            let file = file.clone();
+            match &entry.installed_by {
+                _ if source.kind() != std::io::ErrorKind::NotFound => {
+                    WeightsError::Io { file, source }
+                }
+                Some(command) => WeightsError::NotInstalled { file, command: command.clone() },
+                None => WeightsError::Missing { file, name: entry.name.clone() },
             }
         })?;
         let found = data.len() as u64;
@@ -444,7 +460,13 @@ mod tests {
         let store = WeightStore::open(Some(&shipped())).unwrap();
         assert!(store.entries().len() >= 2);
         for entry in store.entries() {
-            store.verify(&entry.name).unwrap();
+            match store.verify(&entry.name) {
+                // Whole where it is there.
+                Err(WeightsError::NotInstalled { file, command }) => {
+                    println!("{} is not installed ({command})", file.display());
+                }
+                verified => verified.unwrap(),
+            }
             if let Some(licence) = &entry.licence_file {
                 assert!(store.folder().join(licence).is_file(), "{licence}");
             }
