@@ -10,6 +10,27 @@ use crate::{
     verdict::calibration::Calibration,
 };
 
+/// Which network a detector runs, where it has several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Tier {
+    /// For every processor.
+    #[default]
+    Fast,
+    /// Better and many times slower; its weights need `scripts/setup --accurate`.
+    Accurate,
+}
+
+impl Tier {
+    pub const ALL: [Self; 2] = [Self::Fast, Self::Accurate];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fast => "fast",
+            Self::Accurate => "accurate",
+        }
+    }
+}
+
 /// Windows in, one raw score a window out; higher means fake.
 pub trait Detector: Send {
     /// One window, prepared by the room that cuts it.

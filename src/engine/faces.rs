@@ -7,7 +7,7 @@ use crate::{
     face::{
         Face, crop,
         detect::{self, Pass},
-        quality::Quality,
+        quality::{self, Quality},
         resample::Picture,
         shot::Signature,
         track::{MAX_FACES, Tracker},
@@ -62,6 +62,8 @@ pub struct Faces {
     /// Time that one sampled picture stands for.
     step_ms: i64,
     still: bool,
+    /// Of the crops that the network takes.
+    side: usize,
     tracker: Tracker,
     signature: Option<Signature>,
     last_thorough_ms: Option<i64>,
@@ -73,11 +75,13 @@ pub struct Faces {
 }
 
 impl Faces {
-    pub fn new(client: Client, step_ms: i64, still: bool) -> Self {
+    /// `side`: of the crops that the network takes.
+    pub fn new(client: Client, step_ms: i64, still: bool, side: usize) -> Self {
         Self {
             client,
             step_ms,
             still,
+            side,
             tracker: Tracker::default(),
             signature: None,
             last_thorough_ms: None,
@@ -166,7 +170,7 @@ impl Faces {
                     h: r.height(),
                 });
             }
-            let crop = crop::crop(picture, &face.rect);
+            let crop = crop::crop(picture, &face.rect, quality::SIDE);
             let quality = Quality::measure(picture, &face, &crop);
             match quality.refusal() {
                 Some(code) => *track.refused.entry(code).or_default() += 1,
@@ -175,7 +179,11 @@ impl Faces {
                         *track.weak.entry(code).or_default() += 1;
                     }
                     windows.push((id, frame.time_ms, quality.weight()));
-                    crops.push(crop);
+                    crops.push(if self.side == quality::SIDE {
+                        crop
+                    } else {
+                        crop::crop(picture, &face.rect, self.side)
+                    });
                 }
             }
         }

@@ -3,8 +3,8 @@
 use candle_core::{Device, Error, Result, Tensor};
 
 use crate::{
-    detect::{Detector, face_swap::FaceSwap, voice_clone::VoiceClone},
-    face::{Face, Rect, crop, detect::MIN_CONFIDENCE},
+    detect::{Detector, Tier, face_swap::FaceSwap, voice_clone::VoiceClone},
+    face::{Face, Rect, detect::MIN_CONFIDENCE},
     models::{
         silero_vad::{SileroVad, VadState},
         weights::{WeightStore, WeightsError},
@@ -35,13 +35,14 @@ impl Networks {
         store: &WeightStore,
         device: &Device,
         detectors: &[DetectorKind],
+        tier: Tier,
     ) -> std::result::Result<Self, WeightsError> {
         let faces = detectors.contains(&DetectorKind::FaceSwap);
         let voices = detectors.contains(&DetectorKind::VoiceClone);
         Ok(Self {
             device: device.clone(),
             detect: faces.then(|| YuNet::new(&store.load(YUNET, device)?)).transpose()?,
-            swap: faces.then(|| FaceSwap::load(store, device)).transpose()?,
+            swap: faces.then(|| FaceSwap::load(store, device, tier)).transpose()?,
             activity: voices
                 .then(|| SileroVad::new(&store.load(SILERO_VAD, device)?))
                 .transpose()?,
@@ -166,7 +167,8 @@ pub fn self_test(
         judge(YUNET, run(ours).and_then(|a| faces_in_pairs(a, run(reference)?)))?;
     }
     if let Some(detector) = &reference.swap {
-        let crops: Vec<Vec<u8>> = (0..3).map(|i| picture(i, crop::SIDE, crop::SIDE)).collect();
+        let side = detector.side();
+        let crops: Vec<Vec<u8>> = (0..3).map(|i| picture(i, side, side)).collect();
         let run = |networks: &Networks| networks.swap(&crops);
         judge(detector.weights(), probabilities(detector, run(ours), run(reference)))?;
     }
@@ -261,7 +263,7 @@ mod tests {
 
     fn cpu(detectors: &[DetectorKind]) -> Networks {
         let store = WeightStore::open(None).unwrap();
-        Networks::load(&store, &Device::Cpu, detectors).unwrap()
+        Networks::load(&store, &Device::Cpu, detectors, Tier::Fast).unwrap()
     }
 
     #[test]
@@ -289,7 +291,7 @@ mod tests {
             ("voice-clone-fast", DetectorKind::VoiceClone),
         ] {
             let wrong = altered(&store, folder.path(), name);
-            let wrong = Networks::load(&wrong, &Device::Cpu, &[kind]).unwrap();
+            let wrong = Networks::load(&wrong, &Device::Cpu, &[kind], Tier::Fast).unwrap();
             let refusal = self_test(&wrong, &cpu(&[kind])).unwrap_err();
             assert!(refusal.starts_with(name) && refusal.contains("instead of"), "{refusal}");
         }

@@ -105,7 +105,7 @@ impl Engine {
     }
 
     fn score_crop(&self, client: &owner::Client, path: &Path) -> Scored {
-        let Some(calibration) = self.networks().face_swap().map(Detector::calibration) else {
+        let Some(detector) = self.networks().face_swap() else {
             return Scored::failed(
                 "inference_error",
                 "face-swap is not among the engine's detectors".to_owned(),
@@ -119,12 +119,12 @@ impl Engine {
             let message = format!("{}: a picture without pixels", path.display());
             return Scored::failed("decode_error", message);
         };
-        match client.swap(vec![crop::precropped(picture)]).wait() {
+        match client.swap(vec![crop::precropped(picture, detector.side())]).wait() {
             Ok(scores) => {
                 let score = scores.first().copied();
                 Scored {
                     score,
-                    probability: score.map(|s| calibration.probability(s)),
+                    probability: score.map(|s| detector.calibration().probability(s)),
                     reasons: Vec::new(),
                     error: None,
                 }

@@ -10,9 +10,6 @@ use super::{
     resample::{Picture, resample},
 };
 
-/// Side of the square that the network sees, in pixels.
-pub const SIDE: usize = 144;
-
 /// How far each edge moves outwards, as a fraction of the box's width or height.
 const LEFT: f32 = 0.05;
 const TOP: f32 = -0.11;
@@ -29,20 +26,23 @@ pub fn frame(face: &Rect) -> Rect {
     Rect { x0, y0, x1: x1.max(x0 + 1.0), y1: y1.max(y0 + 1.0) }
 }
 
-/// `SIDE * SIDE * 3` bytes of RGB.
-pub fn crop(picture: Picture<'_>, face: &Rect) -> Vec<u8> {
-    resample(picture, frame(face), SIDE, SIDE)
+/// `side * side * 3` bytes of RGB, straight from the picture's pixels.
+pub fn crop(picture: Picture<'_>, face: &Rect, side: usize) -> Vec<u8> {
+    resample(picture, frame(face), side, side)
 }
 
 /// A picture that already is one face in this framing.
-pub fn precropped(picture: Picture<'_>) -> Vec<u8> {
+pub fn precropped(picture: Picture<'_>, side: usize) -> Vec<u8> {
     let whole = Rect { x0: 0.0, y0: 0.0, x1: picture.width as f32, y1: picture.height as f32 };
-    resample(picture, whole, SIDE, SIDE)
+    resample(picture, whole, side, side)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Of the golden crops.
+    const SIDE: usize = 144;
 
     #[test]
     fn the_frame_follows_the_documented_fractions() {
@@ -70,7 +70,7 @@ mod tests {
         assert_eq!(want.shape(), [boxes.len() / 4, SIDE, SIDE, 3]);
         for (b, want) in boxes.chunks_exact(4).zip(want.data().chunks_exact(SIDE * SIDE * 3)) {
             let face = Rect { x0: b[0], y0: b[1], x1: b[0] + b[2], y1: b[1] + b[3] };
-            let got = crop(picture, &face);
+            let got = crop(picture, &face, SIDE);
             let worst = got.iter().zip(want).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
             // One grey level: the two add up in another order before they round.
             assert!(worst <= 1, "{b:?}: {worst}");

@@ -300,6 +300,20 @@ impl WeightStore {
         Ok(Tensors { file, tensors, precision: self.precision(name, device)? })
     }
 
+    /// As [`load`](Self::load), of the entry that `name` is a difference to.
+    ///
+    /// # Errors
+    /// Also an entry without a base.
+    pub fn load_base(&self, name: &str, device: &Device) -> Result<Tensors, WeightsError> {
+        match &self.entry(name)?.base {
+            Some(base) => self.load(base, device),
+            None => Err(WeightsError::Manifest {
+                manifest: self.folder.join(MANIFEST),
+                detail: format!("`{name}`: `base` is missing"),
+            }),
+        }
+    }
+
     /// The bytes of a file that is whole.
     fn checked(&self, entry: &WeightEntry) -> Result<Vec<u8>, WeightsError> {
         let file = self.folder.join(&entry.file);

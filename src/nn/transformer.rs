@@ -68,10 +68,7 @@ impl LayerNorm {
         let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
         let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
         let deviation = (variance + f64::from(self.eps))?.sqrt()?;
-        centred
-            .broadcast_div(&deviation)?
-            .broadcast_mul(&self.weight)?
-            .broadcast_add(&self.bias)
+        centred.broadcast_div(&deviation)?.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)
     }
 
     fn check(&self, shape: &Shape) -> Result<()> {
@@ -298,11 +295,8 @@ impl EncoderBlock {
         let isa = Isa::best();
         // SAFETY: the caller's promise; `o`, `i` and `c` stay below `tokens`, `tokens` and `size`.
         unsafe {
-            let (q, k, v) = (
-                qkv.add(head * size),
-                qkv.add(d + head * size),
-                qkv.add(2 * d + head * size),
-            );
+            let (q, k, v) =
+                (qkv.add(head * size), qkv.add(d + head * size), qkv.add(2 * d + head * size));
             let keys =
                 Packed::new(isa, Precision::F32, tokens, size, |o, i| *k.add(o * 3 * d + i), None);
             let stride = tokens.next_multiple_of(SUMS);
@@ -662,7 +656,11 @@ mod tests {
             unsafe { dispatch(isa, Gelu { from: from.as_ptr(), to, n: from.len() }) };
             for (x, y) in from.iter().zip(&got) {
                 let x = f64::from(*x);
-                let phi = if x.abs() > 5.0 { f64::from(x > 0.0) } else { (1.0 + erf(x / 2f64.sqrt())) / 2.0 };
+                let phi = if x.abs() > 5.0 {
+                    f64::from(x > 0.0)
+                } else {
+                    (1.0 + erf(x / 2f64.sqrt())) / 2.0
+                };
                 let off = (f64::from(*y) - x * phi).abs();
                 assert!(off < 1e-6, "{isa:?}: gelu({x}) is {y}, off by {off}");
             }
@@ -758,7 +756,10 @@ mod tests {
             |shape: &[usize]| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
         for shape in [&[2, 3, 47][..], &[3, 48]] {
             let text = block.forward(&zeros(shape)).unwrap_err().to_string();
-            assert!(text.contains("encoder block") && text.contains(&format!("{shape:?}")), "{text}");
+            assert!(
+                text.contains("encoder block") && text.contains(&format!("{shape:?}")),
+                "{text}"
+            );
         }
         assert!(LayerNorm::new(&zeros(&[24]), &zeros(&[24]), 1e-6).is_err());
         assert_eq!(block.forward(&zeros(&[0, 5, 48])).unwrap().dims(), [0, 5, 48]);
