@@ -22,7 +22,7 @@ pub fn weights(tier: Tier) -> &'static str {
 }
 
 enum Network {
-    Fast(EfficientNetLite),
+    Fast(Box<EfficientNetLite>),
     Accurate(Box<Dinov2>),
 }
 
@@ -30,7 +30,7 @@ impl Network {
     fn load(store: &WeightStore, device: &Device, tier: Tier) -> Result<Self, WeightsError> {
         let name = weights(tier);
         Ok(match tier {
-            Tier::Fast => Self::Fast(EfficientNetLite::new(&store.load(name, device)?)?),
+            Tier::Fast => Self::Fast(Box::new(EfficientNetLite::new(&store.load(name, device)?)?)),
             Tier::Accurate => {
                 let base = store.load_base(name, device)?;
                 Self::Accurate(Box::new(Dinov2::new(&base, &store.load(name, device)?)?))

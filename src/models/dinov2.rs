@@ -68,6 +68,9 @@ pub struct Dinov2 {
     mask: Linear,
 }
 
+/// Logit, cells and features of one input.
+type Answer = (f32, Vec<f32>, Vec<f32>);
+
 /// The norms, biases and scales of block `i`.
 fn block_vectors(i: usize, shapes: &mut Shapes) {
     for n in [1, 2] {
@@ -184,8 +187,7 @@ impl Dinov2 {
         Ok(output)
     }
 
-    /// Logit, cells and features of each input.
-    fn group(&self, x: &Tensor) -> Result<Vec<(f32, Vec<f32>, Vec<f32>)>> {
+    fn group(&self, x: &Tensor) -> Result<Vec<Answer>> {
         let n = x.dim(0)?;
         let patches = self.patches.forward(x)?.reshape((n, CELLS * CELLS, WIDTH))?;
         let patches = patches.broadcast_add(&self.positions)?;

@@ -603,7 +603,7 @@ impl Kernel for Gelu {
                 let t = S::div(one, S::fma(z, S::splat(0.231_641_9), one));
                 // Half of the formula's coefficients.
                 let mut q = S::splat(0.530_702_7);
-                for c in [-0.726_576, 0.710_706_87, -0.142_248_37, 0.127_414_8] {
+                for c in [-0.726_576, 0.710_706_9, -0.142_248_37, 0.127_414_8] {
                     q = S::fma(q, t, S::splat(c));
                 }
                 let bell = S::exp(S::mul(S::mul(z, z), S::splat(-0.5)));
