@@ -597,6 +597,24 @@ mod tests {
         assert!(text.contains("plain file name"), "{text}");
         let text = open(&format!("schema = 1\n[x]\nfile = \"a\"\nfil = 1\n{rest}"));
         assert!(text.contains("fil"), "{text}");
+        let text = open(&format!("schema = 1\n[x]\nfile = \"a\"\nbase = \"y\"\n{rest}"));
+        assert!(text.contains("`x`: no entry `y`"), "{text}");
+    }
+
+    #[test]
+    fn weights_that_do_not_ship_are_told_from_lost_ones() {
+        let (folder, file) = copy();
+        let manifest = fs::read_to_string(folder.path().join(MANIFEST)).unwrap();
+        let bring = "network = \"yunet\"\ninstalled_by = \"scripts/bring\"";
+        let manifest = manifest.replace("network = \"yunet\"", bring);
+        fs::write(folder.path().join(MANIFEST), manifest).unwrap();
+        let store = WeightStore::open(Some(folder.path())).unwrap();
+        store.verify("yunet").unwrap();
+        let text = store.load_base("yunet", &Device::Cpu).unwrap_err().to_string();
+        assert!(text.contains("`base` is missing"), "{text}");
+        fs::remove_file(file).unwrap();
+        let text = complaint(folder.path());
+        assert!(text.contains("not installed") && text.contains("`scripts/bring`"), "{text}");
     }
 
     #[test]
