@@ -2,8 +2,12 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::owner::{Client, InferenceError, Ticket};
+use super::{
+    heat::Maps,
+    owner::{Client, InferenceError, Ticket},
+};
 use crate::{
+    detect::face_swap::FaceScore,
     face::{
         Face, crop,
         detect::{self, Pass},
@@ -19,7 +23,7 @@ use crate::{
     },
     verdict::{
         calibration::{Calibration, sigmoid},
-        segments::{Rule, Stretch, Window, segments, smoothed},
+        segments::{Rule, Stretch, Window, outside, segments, smoothed},
     },
 };
 
@@ -28,6 +32,10 @@ const PICTURES_IN_WORK: usize = 6;
 const BYTES_IN_WORK: usize = 192 << 20;
 /// Requests for scores that may be under way.
 const SCORES_IN_WORK: usize = 24;
+/// What the heat maps of a file may take: 52,000 windows of 9 x 9 cells, 3.6 hours of one face at
+/// four pictures a second. Beyond, neighbours' maps are joined, again and again. What is not
+/// joined yet takes a few hundred bytes a track more.
+const MAP_BYTES: usize = 4 << 20;
 /// The dear passes of the search are made once in this time and at each cut.
 const THOROUGH_MS: i64 = 1_000;
 /// Sightings under which a face in a video is taken for a false find.
@@ -41,7 +49,17 @@ struct Searching {
 
 struct Scoring {
     windows: Vec<(usize, i64, f32)>,
-    ticket: Ticket<Vec<f32>>,
+    ticket: Ticket<Vec<FaceScore>>,
+}
+
+/// What is kept of a judged window.
+struct Scored {
+    time_ms: i64,
+    /// The network's raw output.
+    score: f32,
+    weight: f32,
+    /// From the network's domain, in units of the limit.
+    distance: f32,
 }
 
 #[derive(Default)]
@@ -51,8 +69,9 @@ struct FaceTrack {
     end_ms: i64,
     sightings: usize,
     boxes: Vec<TimedBox>,
-    /// Time, raw score, weight.
-    scores: Vec<(i64, f32, f32)>,
+    scores: Vec<Scored>,
+    /// Heat maps of `scores`, in their order.
+    maps: Maps,
     refused: BTreeMap<ReasonCode, usize>,
     weak: BTreeMap<ReasonCode, usize>,
 }
@@ -68,6 +87,8 @@ pub struct Faces {
     searching: VecDeque<Searching>,
     scoring: VecDeque<Scoring>,
     tracks: BTreeMap<usize, FaceTrack>,
+    /// What the tracks' maps take.
+    map_bytes: usize,
     pub pictures: u64,
     pub windows: u64,
 }
@@ -84,6 +105,7 @@ impl Faces {
             searching: VecDeque::new(),
             scoring: VecDeque::new(),
             tracks: BTreeMap::new(),
+            map_bytes: 0,
             pictures: 0,
             windows: 0,
         }
@@ -193,8 +215,16 @@ impl Faces {
         let Some(Scoring { windows, ticket }) = self.scoring.pop_front() else { return Ok(()) };
         for ((id, time_ms, weight), score) in windows.into_iter().zip(ticket.wait()?) {
             if let Some(track) = self.tracks.get_mut(&id) {
-                track.scores.push((time_ms, score, weight));
+                let before = track.maps.bytes();
+                track.maps.push(&score.cells);
+                self.map_bytes += track.maps.bytes() - before;
+                let FaceScore { logit, distance, .. } = score;
+                track.scores.push(Scored { time_ms, score: logit, weight, distance });
             }
+        }
+        if self.map_bytes > MAP_BYTES {
+            self.tracks.values_mut().for_each(|track| track.maps.halve());
+            self.map_bytes = self.tracks.values().map(|track| track.maps.bytes()).sum();
         }
         Ok(())
     }
@@ -269,11 +299,12 @@ impl FaceTrack {
         let windows: Vec<Window> = self
             .scores
             .iter()
-            .map(|&(time_ms, score, weight)| Window {
-                start_ms: time_ms,
-                end_ms: clamp(time_ms, time_ms + span),
-                logit: calibration.logit(score),
-                weight,
+            .map(|s| Window {
+                start_ms: s.time_ms,
+                end_ms: clamp(s.time_ms, s.time_ms + span),
+                logit: calibration.logit(s.score),
+                weight: s.weight,
+                distance: s.distance,
             })
             .collect();
         let mut reasons = Vec::new();
@@ -291,8 +322,14 @@ impl FaceTrack {
         let end_ms = if still { self.start_ms } else { clamp(self.start_ms, self.end_ms) };
         let mut segments: Vec<Segment> = segments(&windows, &Rule::FACE, calibration)
             .into_iter()
-            .map(|s| segment(&id, DetectorKind::FaceSwap, s, reasons.clone()))
+            .map(|s| {
+                let mut reasons = reasons.clone();
+                reasons.extend(out_of_domain(&windows[s.first..s.first + s.windows]));
+                let heat_map = self.maps.mean(s.pooled(&windows));
+                Segment { heat_map, ..segment(&id, DetectorKind::FaceSwap, s, reasons) }
+            })
             .collect();
+        reasons.extend(out_of_domain(&windows));
         if segments.is_empty() {
             segments.push(unjudged(
                 &id,
@@ -314,6 +351,26 @@ impl FaceTrack {
         };
         (track, segments)
     }
+}
+
+/// Where at least half of the windows, by weight, lie out of the network's domain: how many, and
+/// how far.
+fn out_of_domain(windows: &[Window]) -> Option<Reason> {
+    if outside(windows) < 0.5 {
+        return None;
+    }
+    let mut distances: Vec<f32> =
+        windows.iter().map(|w| w.distance).filter(|d| *d > 1.0).collect();
+    distances.sort_by(f32::total_cmp);
+    let median = distances.get(distances.len() / 2)?;
+    Some(Reason::new(
+        ReasonCode::OutOfDomain,
+        format!(
+            "{} of {} crops are unlike what the network knows, {median:.2} times the limit away",
+            distances.len(),
+            windows.len(),
+        ),
+    ))
 }
 
 /// What the report says of windows.
@@ -342,6 +399,7 @@ pub fn segment(track: &str, detector: DetectorKind, s: Stretch, reasons: Vec<Rea
         peak_probability: Some(s.peak_probability),
         verdict: s.verdict,
         reasons,
+        heat_map: None,
     }
 }
 
@@ -364,5 +422,6 @@ pub fn unjudged(
         peak_probability: None,
         verdict: SegmentVerdict::Undetermined,
         reasons,
+        heat_map: None,
     }
 }

@@ -3,7 +3,11 @@
 use candle_core::{Device, Error, Result, Tensor};
 
 use crate::{
-    detect::{Detector, face_swap::FaceSwap, voice_clone::VoiceClone},
+    detect::{
+        Detector,
+        face_swap::{FaceScore, FaceSwap},
+        voice_clone::VoiceClone,
+    },
     face::{Face, Rect, crop, detect::MIN_CONFIDENCE},
     models::{
         silero_vad::{SileroVad, VadState},
@@ -100,7 +104,7 @@ impl Networks {
         network.forward(&input, threshold)
     }
 
-    pub fn swap(&self, crops: &[Vec<u8>]) -> Result<Vec<f32>> {
+    pub fn swap(&self, crops: &[Vec<u8>]) -> Result<Vec<FaceScore>> {
         self.swap.as_ref().ok_or_else(not_loaded)?.score(crops)
     }
 
@@ -168,7 +172,8 @@ pub fn self_test(
     if let Some(detector) = &reference.swap {
         let crops: Vec<Vec<u8>> = (0..3).map(|i| picture(i, crop::SIDE, crop::SIDE)).collect();
         let run = |networks: &Networks| networks.swap(&crops);
-        judge(detector.weights(), probabilities(detector, run(ours), run(reference)))?;
+        let pairs = run(ours).and_then(|a| crops_in_pairs(detector, a, run(reference)?));
+        judge(detector.weights(), pairs)?;
     }
     if reference.activity.is_some() {
         let run = |networks: &Networks| {
@@ -196,6 +201,27 @@ fn probabilities<D: Detector>(
     let calibrated =
         |scores: Vec<f32>| scores.into_iter().map(|s| calibration.probability(s)).collect();
     in_pairs(calibrated(ours?), calibrated(reference?))
+}
+
+/// Probabilities; an error where a mask or a distance differs.
+fn crops_in_pairs(
+    detector: &FaceSwap,
+    ours: Vec<FaceScore>,
+    reference: Vec<FaceScore>,
+) -> Result<Vec<(f32, f32)>> {
+    for (a, b) in ours.iter().zip(&reference) {
+        // Cells are rounded: a step of 1/255 may lie between equals.
+        if let Some((a, b)) = a.cells.iter().zip(&b.cells).find(|(a, b)| a.abs_diff(**b) > 1) {
+            return Err(Error::Msg(format!("a cell of the mask at {a}/255 instead of {b}/255")));
+        }
+        let (a, b) = (a.distance, b.distance);
+        let near = (a - b).abs() <= TOLERANCE * b.max(1.0);
+        if !near {
+            return Err(Error::Msg(format!("a distance of {a:.5} instead of {b:.5}")));
+        }
+    }
+    let logits = |scores: Vec<FaceScore>| Ok(scores.into_iter().map(|s| s.logit).collect());
+    probabilities(detector, logits(ours), logits(reference))
 }
 
 fn in_pairs(ours: Vec<f32>, reference: Vec<f32>) -> Result<Vec<(f32, f32)>> {

@@ -1,15 +1,17 @@
-//! EfficientNet-Lite0 with one output: the logit that a face crop is forged.
+//! EfficientNet-Lite0 with two outputs: the logit that a face crop is forged, and where.
 //!
 //! Tan, Le: "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", ICML 2019,
 //! in the Lite form (ReLU6, no squeeze and excitation). Weights: ours, trained by
 //! `scripts/train/face_swap` from ImageNet weights.
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 
-use super::Shapes;
 use super::inverted_residual::{BlockSpec, ConvBn};
 use super::weights::{Tensors, WeightsError};
-use crate::nn::{Activation, Conv2d, Linear, Separable, global_avg_pool, in_groups};
+use super::{FaceOutput, Shapes, conv, domain};
+use crate::nn::{
+    Activation, Conv2d, ConvConfig, Linear, Padding, Separable, global_avg_pool, in_groups,
+};
 
 /// Its name in the manifest.
 pub const NETWORK: &str = "efficientnet-lite0";
@@ -25,6 +27,11 @@ const GROUP: usize = 4;
 const BN_EPS: f64 = 1e-3;
 const STEM: usize = 32;
 const HEAD: usize = 1280;
+/// The block that the mask is read off: the last at `CELLS` x `CELLS`.
+const MASK_AT: usize = 10;
+/// Side of the grid of cells of the mask.
+pub const CELLS: usize = 9;
+const MASK_HIDDEN: usize = 32;
 /// Blocks, kernel, stride of the first, expansion, output channels.
 const STAGES: [(usize, usize, usize, usize, usize); 7] = [
     (1, 3, 1, 1, 16),
@@ -42,6 +49,10 @@ pub struct EfficientNetLite {
     blocks: Vec<Separable>,
     head: Conv2d,
     classifier: Linear,
+    mask: Conv2d,
+    mask_out: Conv2d,
+    /// What each cell's logit begins from: [CELLS * CELLS].
+    mask_prior: Vec<f32>,
 }
 
 const fn stem() -> ConvBn {
@@ -85,6 +96,13 @@ pub fn shapes() -> Shapes {
     ConvBn::pointwise(last, HEAD, Activation::Relu6).shapes("head", &mut shapes);
     shapes.push(("classifier.weight".to_owned(), vec![1, HEAD]));
     shapes.push(("classifier.bias".to_owned(), vec![1]));
+    let inputs = specs.get(MASK_AT).map_or(0, |spec| spec.outputs);
+    shapes.push(("mask.conv.weight".to_owned(), vec![MASK_HIDDEN, inputs, 3, 3]));
+    shapes.push(("mask.conv.bias".to_owned(), vec![MASK_HIDDEN]));
+    shapes.push(("mask.out.weight".to_owned(), vec![1, MASK_HIDDEN, 1, 1]));
+    shapes.push(("mask.out.bias".to_owned(), vec![1]));
+    shapes.push(("mask.prior".to_owned(), vec![CELLS, CELLS]));
+    shapes.extend(domain::shapes(HEAD));
     shapes
 }
 
@@ -107,27 +125,69 @@ impl EfficientNetLite {
             head: ConvBn::pointwise(last, HEAD, Activation::Relu6).load(tensors, "head", BN_EPS)?,
             classifier: Linear::new(weight, Some(bias), Activation::None)
                 .map_err(|e| tensors.unfit("classifier.weight", &e))?,
+            mask: conv(
+                tensors,
+                "mask.conv",
+                ConvConfig {
+                    padding: Padding::all(1),
+                    activation: Activation::Relu,
+                    ..ConvConfig::default()
+                },
+            )?,
+            mask_out: conv(tensors, "mask.out", ConvConfig::default())?,
+            mask_prior: tensors
+                .get("mask.prior")?
+                .flatten_all()
+                .and_then(|t| t.to_vec1())
+                .map_err(|e| tensors.unfit("mask.prior", &e))?,
         })
     }
 
-    /// One logit a crop, higher = fake. `x`: [n, 144, 144, 3], f32, RGB, `(x / 255 - MEAN) / STD`.
+    /// `x`: [n, 144, 144, 3], f32, RGB, `(x / 255 - MEAN) / STD`. Features are the 1280 values that
+    /// the classifier reads.
     ///
     /// # Errors
     /// Another shape or type.
-    pub fn forward(&self, x: &Tensor) -> Result<Vec<f32>> {
+    pub fn forward(&self, x: &Tensor) -> Result<FaceOutput> {
         match *x.dims() {
             [_, SIZE, SIZE, 3] => {}
             ref other => {
                 bail!("efficientnet-lite0: expected [n, {SIZE}, {SIZE}, 3], got {other:?}")
             }
         }
-        in_groups(x, GROUP, |x| {
+        let crops = in_groups(x, GROUP, |x| {
             let mut y = self.stem.forward(x)?;
-            for block in &self.blocks {
+            let mut cells = Vec::new();
+            for (at, block) in self.blocks.iter().enumerate() {
                 y = block.forward(&y)?;
+                if at == MASK_AT {
+                    cells = self.cells(&y)?;
+                }
             }
             let pooled = global_avg_pool(&self.head.forward(&y)?)?;
-            self.classifier.forward(&pooled)?.flatten_all()?.to_vec1()
-        })
+            let logits: Vec<f32> = self.classifier.forward(&pooled)?.flatten_all()?.to_vec1()?;
+            let features: Vec<Vec<f32>> = pooled.to_dtype(DType::F32)?.to_vec2()?;
+            Ok(logits.into_iter().zip(cells).zip(features).collect())
+        })?;
+        let mut output = FaceOutput { side: CELLS, ..FaceOutput::default() };
+        for ((logit, cells), features) in crops {
+            output.logits.push(logit);
+            output.cells.push(cells);
+            output.features.push(features);
+        }
+        Ok(output)
+    }
+
+    /// The mask's logits from what block `MASK_AT` gave.
+    fn cells(&self, y: &Tensor) -> Result<Vec<Vec<f32>>> {
+        let logits = self.mask_out.forward(&self.mask.forward(y)?)?;
+        let logits = logits.flatten_from(1)?.to_dtype(DType::F32)?;
+        let mut cells: Vec<Vec<f32>> = logits.to_vec2()?;
+        for (cell, prior) in
+            cells.iter_mut().flat_map(|crop| crop.iter_mut().zip(&self.mask_prior))
+        {
+            *cell += prior;
+        }
+        Ok(cells)
     }
 }

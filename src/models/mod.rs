@@ -3,6 +3,7 @@
 //! A network lists the tensors that its weights file must hold (`shapes`), so that a file can be
 //! verified without building anything, and is built from verified [`Tensors`](weights::Tensors).
 
+pub mod domain;
 pub mod efficientnet_lite;
 mod inverted_residual;
 pub mod silero_vad;
@@ -14,6 +15,18 @@ use crate::nn::{Conv2d, ConvConfig, Precision};
 
 /// Name and shape of every tensor in a weights file.
 pub type Shapes = Vec<(String, Vec<usize>)>;
+
+/// What a network says of face crops, one entry a crop in each of the lists.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct FaceOutput {
+    /// That the face was forged, higher = fake.
+    pub logits: Vec<f32>,
+    /// That each cell of the crop was altered, as logits: `side * side` of them, row by row.
+    pub cells: Vec<Vec<f32>>,
+    pub side: usize,
+    /// What the logit is read off, for [`domain::Domain`].
+    pub features: Vec<Vec<f32>>,
+}
 
 /// What the weights file of a network holds; `None` for a network that this program does not know.
 pub fn expected_shapes(network: &str) -> Option<Shapes> {
