@@ -359,8 +359,7 @@ fn out_of_domain(windows: &[Window]) -> Option<Reason> {
     if outside(windows) < 0.5 {
         return None;
     }
-    let mut distances: Vec<f32> =
-        windows.iter().map(|w| w.distance).filter(|d| *d > 1.0).collect();
+    let mut distances: Vec<f32> = windows.iter().map(|w| w.distance).filter(|d| *d > 1.0).collect();
     distances.sort_by(f32::total_cmp);
     let median = distances.get(distances.len() / 2)?;
     Some(Reason::new(
@@ -423,5 +422,67 @@ pub fn unjudged(
         verdict: SegmentVerdict::Undetermined,
         reasons,
         heat_map: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{report::HeatMap, verdict::calibration::logit};
+
+    const CALIBRATION: Calibration = Calibration { a: 1.0, b: 0.0, threshold: 0.5 };
+
+    /// A track of four windows a second, each with a raw score, a distance, and the heat of its
+    /// four cells.
+    fn finished(windows: &[(f32, f32, [u8; 4])]) -> (Track, Vec<Segment>) {
+        let mut track = FaceTrack { sightings: windows.len(), ..FaceTrack::default() };
+        for (i, (score, distance, cells)) in windows.iter().enumerate() {
+            let time_ms = i as i64 * 250;
+            track.end_ms = time_ms + 250;
+            track.maps.push(cells);
+            track.scores.push(Scored { time_ms, score: *score, weight: 1.0, distance: *distance });
+        }
+        track.finish("face-1".to_owned(), 250, false, &CALIBRATION, None)
+    }
+
+    #[test]
+    fn each_segment_has_the_mean_map_of_its_own_windows() {
+        let mut windows = vec![(-3.0, 0.5, [0, 0, 0, 51]); 40];
+        windows.extend([(3.0, 0.5, [255, 0, 102, 51]); 40]);
+        let (_, segments) = finished(&windows);
+        let maps: Vec<&HeatMap> = segments.iter().map(|s| s.heat_map.as_ref().unwrap()).collect();
+        assert_eq!(maps.len(), 2, "{segments:?}");
+        assert_eq!((maps[0].columns, maps[0].rows), (2, 2));
+        // A window or two next to the border may fall to the other side.
+        for (map, want) in maps.iter().zip([[0.0, 0.0, 0.0, 0.2], [1.0, 0.0, 0.4, 0.2]]) {
+            for (got, want) in map.values.iter().zip(want) {
+                assert!((got - want).abs() < 0.06, "{maps:?}");
+            }
+        }
+        let (_, nothing) = finished(&[]);
+        assert_eq!(nothing[0].heat_map, None);
+    }
+
+    #[test]
+    fn a_segment_out_of_the_domain_says_so_and_how_far() {
+        let strange = |segment: &Segment| {
+            segment.reasons.iter().find(|r| r.code == ReasonCode::OutOfDomain).cloned()
+        };
+        let score = logit(0.85);
+        let near = vec![(score, 0.9, [9; 4]); 40];
+        let (track, segments) = finished(&near);
+        assert_eq!((segments.len(), strange(&segments[0]), track.reasons.len()), (1, None, 0));
+        let certain = segments[0].uncertainty.unwrap();
+        assert_eq!(segments[0].verdict, SegmentVerdict::Fake);
+        let mut far = near;
+        far.iter_mut().take(19).for_each(|w| w.1 = 1.5);
+        assert_eq!(strange(&finished(&far).1[0]), None, "less than half");
+        far.iter_mut().take(30).for_each(|w| w.1 = 1.5);
+        let (track, segments) = finished(&far);
+        let reason = strange(&segments[0]).unwrap();
+        assert!(reason.detail.contains("30 of 40") && reason.detail.contains("1.50"), "{reason:?}");
+        assert_eq!(track.reasons, [reason]);
+        assert!(segments[0].uncertainty.unwrap() > 2.0 * certain);
+        assert_eq!(segments[0].verdict, SegmentVerdict::Undetermined);
     }
 }

@@ -125,7 +125,10 @@ impl Engine {
                 let strange = score.filter(|s| s.distance > 1.0).map(|s| {
                     Reason::new(
                         ReasonCode::OutOfDomain,
-                        format!("{:.2} times the limit away from what the network knows", s.distance),
+                        format!(
+                            "{:.2} times the limit away from what the network knows",
+                            s.distance
+                        ),
                     )
                 });
                 Scored {

@@ -1,5 +1,5 @@
-//! How far a network's features lie from those of its training: the signal that its answer is a
-//! guess.
+//! How far a network's features, brought to length 1, lie from those of its training: the signal
+//! that its answer is a guess.
 //!
 //! Mahalanobis distance under a Gaussian whose covariance is that of the first principal components
 //! of the training features and the same in all other directions (Tipping, Bishop: "Probabilistic
@@ -66,8 +66,9 @@ impl Domain {
 
     /// In units of the threshold: above 1 is out of the domain.
     pub fn distance(&self, features: &[f32]) -> f32 {
-        let off: Vec<f32> = features.iter().zip(&self.mean).map(|(f, m)| f - m).collect();
         let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+        let length = dot(features, features).sqrt().max(f32::MIN_POSITIVE);
+        let off: Vec<f32> = features.iter().zip(&self.mean).map(|(f, m)| f / length - m).collect();
         let (mut along, mut inside) = (0.0, 0.0);
         for (component, scale) in self.basis.chunks_exact(self.mean.len().max(1)).zip(&self.scale) {
             let z = dot(component, &off);

@@ -11,6 +11,7 @@ use super::weights::{Tensors, WeightsError};
 use super::{FaceOutput, Shapes, conv, domain};
 use crate::nn::{
     Activation, Conv2d, ConvConfig, Linear, Padding, Separable, global_avg_pool, in_groups,
+    mean_std_pool,
 };
 
 /// Its name in the manifest.
@@ -32,6 +33,12 @@ const MASK_AT: usize = 10;
 /// Side of the grid of cells of the mask.
 pub const CELLS: usize = 9;
 const MASK_HIDDEN: usize = 32;
+/// The blocks whose outputs' means and deviations are the features; how strange a crop looks shows
+/// there better than at the end (`docs/models/face-swap.md`).
+const FEATURES_AT: [usize; 3] = [4, 7, MASK_AT];
+/// Mean and deviation of 40, 80 and 112 channels.
+const FEATURES: usize = 2 * (40 + 80 + 112);
+const FEATURES_EPS: f32 = 1e-5;
 /// Blocks, kernel, stride of the first, expansion, output channels.
 const STAGES: [(usize, usize, usize, usize, usize); 7] = [
     (1, 3, 1, 1, 16),
@@ -102,7 +109,7 @@ pub fn shapes() -> Shapes {
     shapes.push(("mask.out.weight".to_owned(), vec![1, MASK_HIDDEN, 1, 1]));
     shapes.push(("mask.out.bias".to_owned(), vec![1]));
     shapes.push(("mask.prior".to_owned(), vec![CELLS, CELLS]));
-    shapes.extend(domain::shapes(HEAD));
+    shapes.extend(domain::shapes(FEATURES));
     shapes
 }
 
@@ -143,8 +150,9 @@ impl EfficientNetLite {
         })
     }
 
-    /// `x`: [n, 144, 144, 3], f32, RGB, `(x / 255 - MEAN) / STD`. Features are the 1280 values that
-    /// the classifier reads.
+    /// `x`: [n, 144, 144, 3], f32, RGB, `(x / 255 - MEAN) / STD`. Features are the
+    /// means of block 4's, 7's and 10's channels and their deviations: each block's means, then its
+    /// deviations.
     ///
     /// # Errors
     /// Another shape or type.
@@ -158,36 +166,65 @@ impl EfficientNetLite {
         let crops = in_groups(x, GROUP, |x| {
             let mut y = self.stem.forward(x)?;
             let mut cells = Vec::new();
+            let mut features = Vec::with_capacity(FEATURES_AT.len());
             for (at, block) in self.blocks.iter().enumerate() {
                 y = block.forward(&y)?;
+                if FEATURES_AT.contains(&at) {
+                    features.push(mean_std_pool(&y, FEATURES_EPS)?);
+                }
                 if at == MASK_AT {
                     cells = self.cells(&y)?;
                 }
             }
             let pooled = global_avg_pool(&self.head.forward(&y)?)?;
             let logits: Vec<f32> = self.classifier.forward(&pooled)?.flatten_all()?.to_vec1()?;
-            let features: Vec<Vec<f32>> = pooled.to_dtype(DType::F32)?.to_vec2()?;
+            let features = Tensor::cat(&features, 1)?.to_dtype(DType::F32)?;
+            let features: Vec<Vec<f32>> = features.to_vec2()?;
             Ok(logits.into_iter().zip(cells).zip(features).collect())
         })?;
         let mut output = FaceOutput { side: CELLS, ..FaceOutput::default() };
         for ((logit, cells), features) in crops {
             output.logits.push(logit);
-            output.cells.push(cells);
+            output.cells.push(cells.into_iter().map(|cell| both(logit, cell)).collect());
             output.features.push(features);
         }
         Ok(output)
     }
 
-    /// The mask's logits from what block `MASK_AT` gave.
+    /// The logits that cells were altered if the face was forged, from what block `MASK_AT` gave.
     fn cells(&self, y: &Tensor) -> Result<Vec<Vec<f32>>> {
         let logits = self.mask_out.forward(&self.mask.forward(y)?)?;
         let logits = logits.flatten_from(1)?.to_dtype(DType::F32)?;
         let mut cells: Vec<Vec<f32>> = logits.to_vec2()?;
-        for (cell, prior) in
-            cells.iter_mut().flat_map(|crop| crop.iter_mut().zip(&self.mask_prior))
+        for (cell, prior) in cells.iter_mut().flat_map(|crop| crop.iter_mut().zip(&self.mask_prior))
         {
             *cell += prior;
         }
         Ok(cells)
+    }
+}
+
+/// The logit of `sigmoid(a) * sigmoid(b)`.
+fn both(a: f32, b: f32) -> f32 {
+    // log(1 + exp(-x)) without overflow.
+    let softplus = |x: f32| (-x).max(0.0) + (-x.abs()).exp().ln_1p();
+    let s = softplus(a) + softplus(b);
+    // From 40 on the product and its logit's exponential are the same number.
+    if s > 40.0 { -s } else { -s.exp_m1().ln() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::sigmoid;
+
+    #[test]
+    fn two_probabilities_are_multiplied() {
+        for (a, b) in [(0.0, 0.0), (2.0, -1.0), (-3.0, 4.0), (-8.0, -5.0)] {
+            assert!((sigmoid(both(a, b)) - sigmoid(a) * sigmoid(b)).abs() < 1e-6, "{a} {b}");
+        }
+        assert!((both(50.0, 3.0) - 3.0).abs() < 1e-4);
+        assert!((both(-200.0, 2.0) + 200.0).abs() < 1.0);
+        assert!((both(-30.0, -20.0) + 50.0).abs() < 1e-3);
     }
 }

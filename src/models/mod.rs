@@ -24,7 +24,7 @@ pub struct FaceOutput {
     /// That each cell of the crop was altered, as logits: `side * side` of them, row by row.
     pub cells: Vec<Vec<f32>>,
     pub side: usize,
-    /// What the logit is read off, for [`domain::Domain`].
+    /// What [`domain::Domain`] measures.
     pub features: Vec<Vec<f32>>,
 }
 

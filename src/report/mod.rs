@@ -610,7 +610,10 @@ mod tests {
         assert_eq!(place(&|y, _| (2..4).contains(&y)).as_deref(), Some("eyes"));
         assert_eq!(place(&|y, x| y >= 2 && (1..8).contains(&x)).as_deref(), Some("the whole face"));
         assert_eq!(place(&|y, x| y >= 7 && x < 4).as_deref(), Some("chin, left side"));
-        assert_eq!(place(&|y, x| (4..7).contains(&y) && x > 4).as_deref(), Some("nose and mouth, right side"));
+        assert_eq!(
+            place(&|y, x| (4..7).contains(&y) && x > 4).as_deref(),
+            Some("nose and mouth, right side")
+        );
         assert_eq!(place(&|_, _| false), None);
         let bad = HeatMap { columns: 3, rows: 2, values: vec![1.0] };
         assert_eq!(bad.place(), None);
