@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use veriscope::models::dinov2::{self, Dinov2};
+use veriscope::models::domain::Domain;
 use veriscope::models::efficientnet_lite::EfficientNetLite;
 use veriscope::models::silero_vad::{SileroVad, VadState};
 use veriscope::models::voice_cnn::VoiceCnn;
@@ -171,10 +172,24 @@ fn the_face_swap_network_answers_as_pytorch_does() {
     let golden = golden("face_swap_fast");
     let net = EfficientNetLite::new(&load("face-swap-fast")).unwrap();
     let x = channels_last(&golden["input"]);
-    let logits = net.forward(&x).unwrap();
-    assert_close("logits", &logits, &flat(&golden["output"]));
+    let output = net.forward(&x).unwrap();
+    assert_close("logits", &output.logits, &flat(&golden["output"]));
+    assert_eq!(output.side, 9);
+    assert_close("cells", &output.cells.concat(), &flat(&golden["cells"]));
+    assert_close("features", &output.features.concat(), &flat(&golden["features"]));
     let alone = net.forward(&x.narrow(0, 1, 1).unwrap()).unwrap();
-    assert_eq!(alone[0].to_bits(), logits[1].to_bits());
+    assert_eq!(alone.logits[0].to_bits(), output.logits[1].to_bits());
+    assert_eq!((&alone.cells[0], &alone.features[0]), (&output.cells[1], &output.features[1]));
+    let domain = Domain::new(&load("face-swap-fast"), 1.0).unwrap();
+    let distances: Vec<f32> = output.features.iter().map(|f| domain.distance(f)).collect();
+    assert_close("distance", &distances, &flat(&golden["distance"]));
+    assert!(
+        (Domain::new(&load("face-swap-fast"), 2.0).unwrap().distance(&output.features[0])
+            - distances[0] / 2.0)
+            .abs()
+            < 1e-4 * distances[0]
+    );
+    assert!(Domain::new(&load("face-swap-fast"), 0.0).is_err());
     let text = net.forward(&golden["input"]).unwrap_err().to_string();
     assert!(text.contains("[2, 3, 144, 144]"), "{text}");
 }
@@ -211,7 +226,7 @@ fn the_networks_answer_in_bf16_nearly_as_in_f32() {
     let answers = |precision| {
         let face = EfficientNetLite::new(&load_in(precision, "face-swap-fast")).unwrap();
         let voice = VoiceCnn::new(&load_in(precision, "voice-clone-fast")).unwrap();
-        [face.forward(&x).unwrap(), voice.forward(&windows).unwrap()]
+        [face.forward(&x).unwrap().logits, voice.forward(&windows).unwrap()]
     };
     let exact = answers(PrecisionChoice::F32);
     let rounded = answers(PrecisionChoice::Auto);

@@ -7,8 +7,9 @@ use std::process::{Command, Output};
 use candle_core::{Device, Tensor};
 use veriscope::detect::Tier;
 use veriscope::engine::{DeviceChoice, Engine, ScanOptions};
-use veriscope::face::{crop, resample::Picture};
+use veriscope::face::{Rect, crop, resample::Picture};
 use veriscope::models::dinov2::{self, Dinov2};
+use veriscope::models::efficientnet_lite::{self, EfficientNetLite};
 use veriscope::models::weights::{PrecisionChoice, WeightStore};
 use veriscope::report::DetectorKind;
 
@@ -53,23 +54,44 @@ fn engine(weights: &Path, tier: Tier) -> Engine {
     Engine::new(options, &WeightStore::open(Some(weights)).unwrap()).unwrap()
 }
 
-/// The picture at the network's side, straight from its pixels.
+/// The mean over both networks of the mean over four looks: as it is and cut tighter, straight and
+/// mirrored, at each network's side and straight from the picture's pixels.
 fn expected(weights: &Path) -> f32 {
     let store = WeightStore::open(Some(weights)).unwrap().with_precision(PrecisionChoice::F32);
     let load = |name: &str| store.load(name, &Device::Cpu).unwrap();
-    let net = Dinov2::new(&load("dinov2-vit-s14"), &load("face-swap-accurate")).unwrap();
+    let large = Dinov2::new(&load("dinov2-vit-s14"), &load("face-swap-accurate")).unwrap();
+    let light = EfficientNetLite::new(&load("face-swap-fast")).unwrap();
+    let logits = |x: &Tensor, side: usize| {
+        let output = if side == dinov2::SIZE { large.forward(x) } else { light.forward(x) };
+        output.unwrap().logits[0]
+    };
     let frame = first_frame();
     let picture = Picture::new(frame.width, frame.height, &frame.rgb).unwrap();
-    let side = dinov2::SIZE;
-    let values: Vec<f32> = crop::precropped(picture, side)
-        .chunks_exact(3)
-        .flat_map(|p| {
-            let at = |c: usize| (f32::from(p[c]) / 255.0 - dinov2::MEAN[c]) / dinov2::STD[c];
-            [at(0), at(1), at(2)]
-        })
-        .collect();
-    let x = Tensor::from_vec(values, (1, side, side, 3), &Device::Cpu).unwrap();
-    net.forward(&x).unwrap().logits[0]
+    let (w, h) = (frame.width as f32, frame.height as f32);
+    let (x, y) = ((w / 28.0).round(), (h / 28.0).round());
+    let mut sum = 0.0;
+    for side in [dinov2::SIZE, efficientnet_lite::SIZE] {
+        for rect in [
+            Rect { x0: 0.0, y0: 0.0, x1: w, y1: h },
+            Rect { x0: x, y0: y, x1: w - x, y1: h - y },
+        ] {
+            let values: Vec<f32> = crop::cut(picture, rect, side)
+                .chunks_exact(3)
+                .flat_map(|p| {
+                    let at = |c: usize| {
+                        (f32::from(p[c]) / 255.0 - dinov2::MEAN[c]) / dinov2::STD[c]
+                    };
+                    [at(0), at(1), at(2)]
+                })
+                .collect();
+            let straight = Tensor::from_vec(values, (1, side, side, 3), &Device::Cpu).unwrap();
+            let order: Vec<u32> = (0..side as u32).rev().collect();
+            let order = Tensor::from_vec(order, side, &Device::Cpu).unwrap();
+            let mirrored = straight.index_select(&order, 2).unwrap();
+            sum += logits(&straight, side) + logits(&mirrored, side);
+        }
+    }
+    sum / 8.0
 }
 
 fn first_frame() -> veriscope::media::Frame {
@@ -90,7 +112,7 @@ fn first_frame() -> veriscope::media::Frame {
 }
 
 #[test]
-fn a_tier_chooses_the_network_and_its_crop() {
+fn a_tier_chooses_the_networks_and_their_crops() {
     let folder = tempfile::tempdir().unwrap();
     let weights = folder.path();
     vit::weights(weights);
@@ -118,7 +140,7 @@ fn a_tier_chooses_the_network_and_its_crop() {
 }
 
 #[test]
-fn a_report_names_the_tier_and_both_weights() {
+fn a_report_names_the_tier_and_all_weights() {
     let folder = tempfile::tempdir().unwrap();
     vit::weights(folder.path());
     let output = Command::new(env!("CARGO_BIN_EXE_veriscope"))
@@ -134,7 +156,7 @@ fn a_report_names_the_tier_and_both_weights() {
     let engine = &report["engine"];
     assert_eq!(engine["options"]["tier"], "accurate");
     let names: Vec<&String> = engine["weights"].as_object().unwrap().keys().collect();
-    assert_eq!(names, ["dinov2-vit-s14", "face-swap-accurate", "yunet"]);
+    assert_eq!(names, ["dinov2-vit-s14", "face-swap-accurate", "face-swap-fast", "yunet"]);
 }
 
 #[test]

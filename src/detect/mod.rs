@@ -31,10 +31,12 @@ impl Tier {
     }
 }
 
-/// Windows in, one raw score a window out; higher means fake.
+/// Windows in, one score a window out.
 pub trait Detector: Send {
     /// One window, prepared by the room that cuts it.
     type Window;
+    /// What is said of one; its logit is higher for fake.
+    type Score;
 
     /// Name of its weights in the manifest.
     fn weights(&self) -> &'static str;
@@ -42,7 +44,7 @@ pub trait Detector: Send {
     fn calibration(&self) -> Calibration;
 
     /// Scores in the order of `windows`. A window's score does not depend on its company.
-    fn score(&self, windows: &[Self::Window]) -> candle_core::Result<Vec<f32>>;
+    fn score(&self, windows: &[Self::Window]) -> candle_core::Result<Vec<Self::Score>>;
 }
 
 /// The calibration that the manifest gives for `name`; a network without one cannot be a detector.

@@ -178,8 +178,8 @@ fn decode(
     let calibration_of_voices = engine.networks().voice_clone().map(Detector::calibration);
     let step_ms = if engine.options.fps > 0.0 { (1_000.0 / engine.options.fps) as i64 } else { 40 };
     // Without the network no picture is decoded.
-    let side = face_swap.map_or(0, FaceSwap::side);
-    let mut faces = Faces::new(client.clone(), step_ms, still, side);
+    let sides = face_swap.map_or_else(Vec::new, FaceSwap::sides);
+    let mut faces = Faces::new(client.clone(), step_ms, still, sides);
     let mut voices: BTreeMap<usize, Voice> = BTreeMap::new();
     let mut faults = Vec::new();
     let mut broken: Option<InferenceError> = None;

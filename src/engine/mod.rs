@@ -5,6 +5,7 @@
 //! them is bounded, so a slow network slows the decoders instead of filling the memory.
 
 mod faces;
+mod heat;
 mod job;
 mod networks;
 mod owner;

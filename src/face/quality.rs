@@ -33,7 +33,7 @@ pub struct Quality {
 }
 
 impl Quality {
-    /// `crop`: the face as [`super::crop::crop`] cut it from `picture`, `SIDE` pixels wide and high.
+    /// `crop`: the face as [`super::crop::cut`] took it from `picture`, `SIDE` pixels wide and high.
     pub fn measure(picture: Picture<'_>, face: &Face, crop: &[u8]) -> Self {
         Self {
             side: face.rect.width().min(face.rect.height()),

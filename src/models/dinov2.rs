@@ -11,7 +11,7 @@
 use candle_core::{Result, Tensor, bail};
 
 use super::weights::{Tensors, WeightsError};
-use super::{FaceOutput, Shapes};
+use super::{FaceOutput, Shapes, domain};
 use crate::nn::{
     Activation, Conv2d, ConvConfig, EncoderBlock, EncoderLayers, LayerNorm, Linear,
     global_avg_pool, in_groups,
@@ -121,6 +121,7 @@ pub fn shapes() -> Shapes {
         shapes.push((format!("{head}.weight"), vec![1, inputs]));
         shapes.push((format!("{head}.bias"), vec![1]));
     }
+    shapes.extend(domain::shapes(FEATURES));
     shapes
 }
 

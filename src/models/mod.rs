@@ -4,6 +4,7 @@
 //! verified without building anything, and is built from verified [`Tensors`](weights::Tensors).
 
 pub mod dinov2;
+pub mod domain;
 pub mod efficientnet_lite;
 mod inverted_residual;
 pub mod silero_vad;
@@ -13,21 +14,20 @@ pub mod yunet;
 
 use crate::nn::{Conv2d, ConvConfig, Precision};
 
-/// What a face network answers, an entry a crop.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct FaceOutput {
-    /// That the face is forged, higher = fake.
-    pub logits: Vec<f32>,
-    /// That this cell of the crop was altered, row by row; empty for a network without that head.
-    pub cells: Vec<Vec<f32>>,
-    /// Cells are `side` by `side`.
-    pub side: usize,
-    /// What the logit is made of; empty for a network that does not give it.
-    pub features: Vec<Vec<f32>>,
-}
-
 /// Name and shape of every tensor in a weights file.
 pub type Shapes = Vec<(String, Vec<usize>)>;
+
+/// What a face network says of each crop.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct FaceOutput {
+    /// That the face was forged, higher = fake.
+    pub logits: Vec<f32>,
+    /// That each cell of the crop was altered, as logits: `side * side` of them, row by row.
+    pub cells: Vec<Vec<f32>>,
+    pub side: usize,
+    /// What [`domain::Domain`] measures.
+    pub features: Vec<Vec<f32>>,
+}
 
 /// What the weights file of a network holds; `None` for a network that this program does not know.
 pub fn expected_shapes(network: &str) -> Option<Shapes> {

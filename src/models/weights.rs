@@ -61,6 +61,7 @@ pub struct WeightEntry {
     #[serde(default)]
     pub metrics: BTreeMap<String, Metric>,
     pub calibration: Option<Calibration>,
+    pub domain: Option<DomainLimit>,
     /// The lowest precision that moves its AUC by less than 0.001, as measured in its model card.
     #[serde(default)]
     pub precision: Precision,
@@ -91,6 +92,15 @@ pub struct Calibration {
     pub fitted_on: String,
 }
 
+/// From where on an input is unlike what the network was trained on.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DomainLimit {
+    /// The distance that [`crate::models::domain::Domain`] measures.
+    pub threshold: f64,
+    pub fitted_on: String,
+}
+
 /// Why weights cannot be used. Every message is one line and names the file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -110,6 +120,8 @@ pub enum WeightsError {
     Missing { file: PathBuf, name: String },
     #[error("{}: not installed; it does not ship, `{command}` installs it", .file.display())]
     NotInstalled { file: PathBuf, command: String },
+    #[error("{}: entry `{name}` has no domain", .manifest.display())]
+    NoDomain { manifest: PathBuf, name: String },
     #[error("{}: cannot be read: {source}", .file.display())]
     Io { file: PathBuf, source: std::io::Error },
     #[error("{}: truncated: {found} of {expected} bytes", .file.display())]
@@ -244,6 +256,17 @@ impl WeightStore {
     /// No such entry, or one without a calibration.
     pub fn calibration(&self, name: &str) -> Result<&Calibration, WeightsError> {
         self.entry(name)?.calibration.as_ref().ok_or_else(|| WeightsError::NoCalibration {
+            manifest: self.folder.join(MANIFEST),
+            name: name.to_owned(),
+        })
+    }
+
+    /// From where on an input is unlike what this network was trained on.
+    ///
+    /// # Errors
+    /// No such entry, or one that does not say.
+    pub fn domain(&self, name: &str) -> Result<&DomainLimit, WeightsError> {
+        self.entry(name)?.domain.as_ref().ok_or_else(|| WeightsError::NoDomain {
             manifest: self.folder.join(MANIFEST),
             name: name.to_owned(),
         })

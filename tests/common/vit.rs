@@ -88,7 +88,8 @@ pub fn weights(folder: &Path) {
             dinov2::shapes(),
             "base = \"dinov2-vit-s14\"\nprecision = \"bf16\"\n\
              [face-swap-accurate.calibration]\nmethod = \"platt\"\na = 1.0\nb = 0.0\n\
-             threshold = 0.5\nfitted_on = \"nothing\"\n",
+             threshold = 0.5\nfitted_on = \"nothing\"\n\
+             [face-swap-accurate.domain]\nthreshold = 1.0\nfitted_on = \"nothing\"\n",
         ),
     ] {
         let which = if name == "dinov2-vit-s14" { "base" } else { "ours" };
