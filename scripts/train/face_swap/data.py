@@ -25,7 +25,7 @@ import cv2
 import numpy as np
 import torch
 
-from geometry import stretch
+from geometry import resize_axis, stretch
 from model import CELLS, MEAN, SIZE, STD
 from prepare import SIDE
 
@@ -183,9 +183,12 @@ class Data:
             row = self.alike(likeness(self.gan, donor), faces, pool, rng)
             # The generator's pictures are small and were enlarged; the real one goes the same way.
             native = self.gan_native[donor]
-            real, forged = soften(faces.images[row], native), np.asarray(self.gan.images[donor])
-            forged = match_colour(forged, real, face_mask(faces.points[row], rng, faint=False))
+            real = cut_alike(faces.images[row], faces.points[row], self.gan.points[donor])
+            real, forged = soften(real, native), np.asarray(self.gan.images[donor])
             real, forged = alike_sharp(real, forged, rng)
+            # By the face or by the whole crop: a background brighter or darker must not tell either.
+            face = face_mask(faces.points[row], rng, faint=False)
+            forged = match_colour(forged, real, face if rng.random() < 0.5 else whole())
             # Both then lose the same again, and the same compression hides that one had none.
             native = native * rng.uniform(0.6, 1.0)
             quality = int(rng.integers(50, 96)) if rng.random() < 0.6 else None
@@ -195,12 +198,14 @@ class Data:
         real, made = np.asarray(faces.images[row]), np.asarray(self.edited[place])
         if kind == "inpainted":
             return real, made, self.edited_mask[place][..., None].astype(np.float32) / 255
-        # Shrinking and enlarging bring a sharpness of their own, which must not tell.
+        # Enlarging shifts colours by less than a step, but always alike, and shrinking and enlarging
+        # bring a sharpness of their own: neither must tell.
         if rng.random() < 0.5:
             if rng.random() < 0.7:
                 real, made = alike_sharp(real, made, rng)
-            return forge(real, faces.points[row], None, rng, made)
-        return *alike_sharp(real, made, rng), whole()
+            return forge(real, faces.points[row], None, rng, match_colour(made, real, whole()))
+        real, made = alike_sharp(real, made, rng)
+        return real, match_colour(made, real, whole()), whole()
 
     def drawn_kind(self, rng):
         """One of the SHARES' kinds, or None for the forgeries that need no file."""
@@ -346,6 +351,15 @@ def whole():
     return np.ones((SIDE, SIDE, 1), np.float32)
 
 
+def cut_alike(image, points, others):
+    """Cuts off the chin where the other face's crop lost it: its picture ended there, so that it is
+    stretched along."""
+    height = points[3:, 1].mean() - points[:2, 1].mean()
+    longer = (others[3:, 1].mean() - others[:2, 1].mean()) / max(float(height), 1.0)
+    kept = int(round(SIDE / float(np.clip(longer, 1.0, 1.12))))
+    return stretch(np.asarray(image)[:kept], SIDE, SIDE)
+
+
 def soften(image, native, quality=None):
     """As if taken at `native` (width, height) pixels, compressed there where a quality is given."""
     wide, high = (int(round(float(v))) for v in native)
@@ -355,23 +369,30 @@ def soften(image, native, quality=None):
     return stretch(small, SIDE, SIDE)
 
 
-def detail(image):
-    """How much fine structure the inner face has for its contrast."""
+def detail(image, axis):
+    """How much fine structure the inner face has along one axis, for its contrast."""
     grey = cv2.cvtColor(image[32:192, 40:184], cv2.COLOR_RGB2GRAY).astype(np.float32)
-    return float(np.abs(cv2.Laplacian(grey, cv2.CV_32F)).mean() / (grey.std() + 4))
+    spread = grey.std() + 4
+    order = (0, 2) if axis == 0 else (2, 0)
+    # The finest structure and that of half the size count alike: the one is compression noise often.
+    half = cv2.resize(grey, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    found = [cv2.Sobel(g, cv2.CV_32F, *order).std() + 0.1 for g in (grey, half)]
+    return float(np.sqrt(found[0] * found[1]) / spread)
 
 
 def alike_sharp(real, forged, rng):
-    """The two with the sharper one softened until it is about as soft as the other."""
-    real, forged = np.ascontiguousarray(real), np.ascontiguousarray(forged)
-    aim = detail(real) / detail(forged) * np.exp(rng.normal(0, 0.15))
-    sharper = forged if aim < 1 else real
-    wanted, soft = detail(sharper) * min(aim, 1 / aim), sharper
-    for side in (176, 152, 132, 116, 100, 88, 76, 66, 58, 50):
-        if detail(soft) <= wanted:
-            break
-        soft = soften(sharper, (side, side))
-    return (real, soft) if aim < 1 else (soft, forged)
+    """The two, along each axis the sharper one softened until it is about as soft as the other."""
+    pair = [np.ascontiguousarray(real), np.ascontiguousarray(forged)]
+    jitter = np.exp(rng.normal(0, 0.15))
+    for axis in (0, 1):
+        found = np.array([detail(image, axis) for image in pair]) * (1, jitter)
+        sharper = int(found.argmax())
+        start, wanted = pair[sharper], found.min() / (jitter if sharper else 1)
+        for side in (176, 152, 132, 116, 100, 88, 76, 66, 58, 50):
+            if detail(pair[sharper], axis) <= wanted:
+                break
+            pair[sharper] = resize_axis(resize_axis(start, side, axis), SIDE, axis)
+    return pair[0], pair[1]
 
 
 def warp(image, rng):

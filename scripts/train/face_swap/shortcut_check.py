@@ -85,15 +85,17 @@ def main():
     parser.add_argument("--pairs", type=int, nargs=3, default=(10, 2, 4))
     parser.add_argument("--batches", type=int, default=150)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--kind", help="look only at forgeries of this one of data.SHARES' kinds")
+    parser.add_argument("--kinds", nargs="+", help="look only at forgeries of these of data.SHARES' kinds, one by one")
     args = parser.parse_args()
     cv2.setNumThreads(1)
-    if args.kind is not None:
+    if args.kinds is not None:
         data = Data(args.data, args.work)
-        if args.kind not in data.shares:
-            parser.error(f"no files for {args.kind!r}; there are files for {list(data.shares)}")
-        data.shares = {args.kind: 1.0}
-        stream(data, args, f"{args.kind}, ")
+        made = set(data.shares)
+        for kind in args.kinds:
+            if kind not in made:
+                parser.error(f"no files for {kind!r}; there are files for {sorted(made)}")
+            data.shares = {kind: 1.0}
+            stream(data, args, f"{kind}, ")
         return
     folder = args.data / "faces"
     with open(folder / "dfdc.csv", newline="") as file:
