@@ -47,7 +47,7 @@ PACKAGES = (
 SUFFIXES = (".webp", ".png", ".jpg", ".jpeg")
 LEAST = 60
 # Of an animation so many frames are looked at, spread over its first ones: decoding goes in order.
-FRAMES, WITHIN = 3, 49
+FRAMES, WITHIN = 2, 25
 CLIP_FRAMES = 8
 HELD_OUT = 300
 DETECT = 640
