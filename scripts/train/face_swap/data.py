@@ -7,6 +7,10 @@ no person and no degradation tells the classes apart:
   blend   a real DFDC crop and a forgery made from it here
   utk     a real UTKFace crop and a forgery made from it here: thousands of other people, and the
           reason why "looks like UTKFace" cannot mean "real"
+The forgeries made here are blends of a face with a changed copy of itself or with another person's,
+and, where the files for them were made, faces of a generative network's people (gan_faces.py),
+wholly or pasted into a real one, and faces that such networks repainted (edited_faces.py,
+round_trips.py).
 With each picture goes the share of every cell of a grid that was altered: the blend's mask, or, for the DFDC pairs that show the same frame, where the two differ; nothing for reals.
 Both members of a pair get the same framing, flip, colour and compression, drawn from one seed.
 Every batch is a pure function of (seed, step), which makes a run repeatable and resumable.
@@ -21,7 +25,7 @@ import cv2
 import numpy as np
 import torch
 
-from geometry import stretch
+from geometry import resize_axis, stretch
 from model import CELLS, MEAN, SIZE, STD
 from prepare import SIDE
 
@@ -33,6 +37,9 @@ DONORS = 24
 PARTLY = 0.25
 # The share of pairs that are degraded mildly.
 MILD = 0.35
+# What the forgeries made here consist of where the files exist; the rest is blended from real faces
+# and autoencoder round trips.
+SHARES = {"gan donor": 0.12, "gan whole": 0.12, "inpainted": 0.12, "enlarged": 0.08}
 # Side of the square on which a fake is compared with its original.
 COARSE = 56
 
@@ -112,13 +119,42 @@ class Data:
                     [r for r in row[source == is_utk] if r in set(pool)], dtype=int
                 )
 
+        # Faces of people who do not exist (gan_faces.py), and repainted ones (edited_faces.py), where
+        # they were made.
+        self.shares = {}
+        if (Path(work) / "gan.npy").exists():
+            images = np.load(Path(work) / "gan.npy", mmap_mode="r")
+            self.gan_pool = np.arange(len(images))
+            self.gan = Faces(images, np.load(Path(work) / "gan_points.npy"), self.gan_pool)
+            self.gan_native = np.load(Path(work) / "gan_native.npy")
+            self.shares |= {kind: SHARES[kind] for kind in ("gan donor", "gan whole")}
+        if (Path(work) / "edited.npy").exists():
+            self.edited = np.load(Path(work) / "edited.npy", mmap_mode="r")
+            self.edited_mask = np.load(Path(work) / "edited_mask.npy", mmap_mode="r")
+            self.edited_row = np.load(Path(work) / "edited_row.npy")
+            source = np.load(Path(work) / "edited_source.npy")
+            which = np.load(Path(work) / "edited_kind.npy")
+            self.edited_places = {}
+            for is_utk, pool in ((False, self.train_reals), (True, self.utk_train)):
+                mine = (source == is_utk) & np.isin(self.edited_row, pool)
+                for at, kind in enumerate(("inpainted", "enlarged")):
+                    self.edited_places[kind, is_utk] = np.flatnonzero(mine & (which == at))
+            for kind in ("inpainted", "enlarged"):
+                if all(len(self.edited_places[kind, is_utk]) for is_utk in (False, True)):
+                    self.shares[kind] = SHARES[kind]
+
     def donor(self, faces, pool, row, rng):
         """Another person of like colour and pose, from the same source and split."""
+        return self.alike(likeness(faces, row), faces, pool, rng, faces.person[row])
+
+    def alike(self, wanted, faces, pool, rng, other_than=None):
+        """A row of the pool with about the wanted colour and pose, not of the given person."""
         if id(pool) not in self.likeness:
             self.likeness[id(pool)] = np.stack([likeness(faces, i) for i in pool])
         rows = rng.choice(len(pool), min(400, len(pool)), replace=False)
-        rows = rows[faces.person[pool[rows]] != faces.person[row]]
-        distance = np.abs(self.likeness[id(pool)][rows] - likeness(faces, row)).sum(1)
+        if other_than is not None:
+            rows = rows[faces.person[pool[rows]] != other_than]
+        distance = np.abs(self.likeness[id(pool)][rows] - wanted).sum(1)
         near = rows[np.argsort(distance)[:DONORS]]
         return pool[rng.choice(near)]
 
@@ -132,6 +168,55 @@ class Data:
         """Like forged_pair, the pasted face being one that went through the autoencoder."""
         row = int(rng.choice(self.round_trips[is_utk]))
         return forge(faces.images[row], faces.points[row], None, rng, self.round_trips[is_utk, row])
+
+    def generated_pair(self, kind, faces, pool, is_utk, rng):
+        """(real, forged, mask) of one of the SHARES' kinds, before degradation."""
+        if kind == "gan donor":
+            row = rng.choice(pool)
+            donor = self.alike(likeness(faces, row), self.gan, self.gan_pool, rng)
+            image, pasted = np.asarray(faces.images[row]), np.asarray(self.gan.images[donor])
+            if rng.random() < 0.7:
+                image, pasted = alike_sharp(image, pasted, rng)
+            return forge(image, faces.points[row], (pasted, self.gan.points[donor]), rng)
+        if kind == "gan whole":
+            donor = rng.choice(self.gan_pool)
+            row = self.alike(likeness(self.gan, donor), faces, pool, rng)
+            # The generator's pictures are small and were enlarged; the real one goes the same way.
+            native = self.gan_native[donor]
+            real = cut_alike(faces.images[row], faces.points[row], self.gan.points[donor])
+            real, forged = soften(real, native), np.asarray(self.gan.images[donor])
+            real, forged = alike_sharp(real, forged, rng)
+            # By the face or by the whole crop: a background brighter or darker must not tell either.
+            face = face_mask(faces.points[row], rng, faint=False)
+            forged = match_colour(forged, real, face if rng.random() < 0.5 else whole())
+            # Both then lose the same again, and the same compression hides that one had none.
+            native = native * rng.uniform(0.6, 1.0)
+            quality = int(rng.integers(50, 96)) if rng.random() < 0.6 else None
+            return soften(real, native, quality), soften(forged, native, quality), whole()
+        place = rng.choice(self.edited_places[kind, is_utk])
+        row = self.edited_row[place]
+        real, made = np.asarray(faces.images[row]), np.asarray(self.edited[place])
+        if kind == "inpainted":
+            return real, made, self.edited_mask[place][..., None].astype(np.float32) / 255
+        # Enlarging shifts colours by less than a step, but always alike, and shrinking and enlarging
+        # bring a sharpness of their own: neither must tell.
+        if rng.random() < 0.5:
+            if rng.random() < 0.7:
+                real, made = alike_sharp(real, made, rng)
+            return forge(real, faces.points[row], None, rng, match_colour(made, real, whole()))
+        real, made = alike_sharp(real, made, rng)
+        return real, match_colour(made, real, whole()), whole()
+
+    def drawn_kind(self, rng):
+        """One of the SHARES' kinds, or None for the forgeries that need no file."""
+        if not self.shares:
+            return None
+        at = rng.random()
+        for kind, share in self.shares.items():
+            at -= share
+            if at < 0:
+                return kind
+        return None
 
     def swapped_pair(self, fake, rng):
         """(real, fake, mask) of a DFDC fake; mask None where the two show different frames."""
@@ -169,6 +254,10 @@ class Data:
                 continue
             mine = slot < pairs[0] + pairs[1]
             faces, pool = (self.dfdc, self.train_reals) if mine else (self.utk, self.utk_train)
+            kind = self.drawn_kind(rng)
+            if kind is not None:
+                add(*self.generated_pair(kind, faces, pool, not mine, rng), slot)
+                continue
             if self.round_trips and rng.random() < 0.25:
                 add(*self.round_trip_pair(faces, not mine, rng), slot)
                 continue
@@ -255,6 +344,55 @@ def restyle(image, rng):
         small = stretch(image, low, low)
         return cv2.resize(small, (SIDE, SIDE), interpolation=how)
     return jpeg(image, int(rng.integers(20, 80)))
+
+
+def whole():
+    """The mask of a picture that is forged all over."""
+    return np.ones((SIDE, SIDE, 1), np.float32)
+
+
+def cut_alike(image, points, others):
+    """Cuts off the chin where the other face's crop lost it: its picture ended there, so that it is
+    stretched along."""
+    height = points[3:, 1].mean() - points[:2, 1].mean()
+    longer = (others[3:, 1].mean() - others[:2, 1].mean()) / max(float(height), 1.0)
+    kept = int(round(SIDE / float(np.clip(longer, 1.0, 1.12))))
+    return stretch(np.asarray(image)[:kept], SIDE, SIDE)
+
+
+def soften(image, native, quality=None):
+    """As if taken at `native` (width, height) pixels, compressed there where a quality is given."""
+    wide, high = (int(round(float(v))) for v in native)
+    small = stretch(np.asarray(image), min(wide, SIDE), min(high, SIDE))
+    if quality is not None:
+        small = np.ascontiguousarray(jpeg(small, quality))
+    return stretch(small, SIDE, SIDE)
+
+
+def detail(image, axis):
+    """How much fine structure the inner face has along one axis, for its contrast."""
+    grey = cv2.cvtColor(image[32:192, 40:184], cv2.COLOR_RGB2GRAY).astype(np.float32)
+    spread = grey.std() + 4
+    order = (0, 2) if axis == 0 else (2, 0)
+    # The finest structure and that of half the size count alike: the one is compression noise often.
+    half = cv2.resize(grey, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    found = [cv2.Sobel(g, cv2.CV_32F, *order).std() + 0.1 for g in (grey, half)]
+    return float(np.sqrt(found[0] * found[1]) / spread)
+
+
+def alike_sharp(real, forged, rng):
+    """The two, along each axis the sharper one softened until it is about as soft as the other."""
+    pair = [np.ascontiguousarray(real), np.ascontiguousarray(forged)]
+    jitter = np.exp(rng.normal(0, 0.15))
+    for axis in (0, 1):
+        found = np.array([detail(image, axis) for image in pair]) * (1, jitter)
+        sharper = int(found.argmax())
+        start, wanted = pair[sharper], found.min() / (jitter if sharper else 1)
+        for side in (176, 152, 132, 116, 100, 88, 76, 66, 58, 50):
+            if detail(pair[sharper], axis) <= wanted:
+                break
+            pair[sharper] = resize_axis(resize_axis(start, side, axis), SIDE, axis)
+    return pair[0], pair[1]
 
 
 def warp(image, rng):

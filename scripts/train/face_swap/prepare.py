@@ -53,8 +53,10 @@ def dfdc_points(image, yunet):
     return faces[0, 4:14].reshape(5, 2) * 2 - BORDER
 
 
-def utk_crop(image, yunet):
-    """UTKFace pictures end at the forehead, so YuNet's box ends there too, a tenth lower than it
+def utk_face(image, yunet):
+    """(rectangle, landmarks) of the best face, both in pixels of the picture, or None.
+
+    UTKFace pictures end at the forehead, so YuNet's box ends there too, a tenth lower than it
     would in a frame. Its top and height are taken from the landmarks instead."""
     faces = yunet.faces(image)
     if len(faces) == 0:
@@ -66,8 +68,19 @@ def utk_crop(image, yunet):
     # A face lying on its side has no height between eyes and mouth.
     if 0.8 * w < higher < 2 * w:
         y, h = eyes - EYES * higher, higher
-    x0, y0, x1, y1 = rectangle = crop_rectangle(x, y, w, h)
+    return crop_rectangle(x, y, w, h), points
+
+
+def framed(image, rectangle, points):
+    """The rectangle as a square, and the landmarks in that square."""
+    x0, y0, x1, y1 = rectangle
     return cut(image, rectangle, SIDE), (points - (x0, y0)) * SIDE / np.array([x1 - x0, y1 - y0])
+
+
+def utk_crop(image, yunet):
+    """(crop, landmarks in it) of the best face, or None."""
+    found = utk_face(image, yunet)
+    return None if found is None else framed(image, *found)
 
 
 def main():

@@ -59,6 +59,25 @@ def report(name, facts, labels, groups):
         print(f"{name:<34} {kind:<7} n {len(labels):>6}  AUC {roc_auc_score(labels, found):.3f}", flush=True)
 
 
+def stream(data, args, prefix=""):
+    """What the pictures of the training batches give away; a prefix leaves the DFDC pairs out."""
+    kinds = np.repeat(["dfdc", "blend", "utk"], 2 * np.array(args.pairs))
+    facts, labels, kind, pair = [], [], [], []
+    for step in range(args.batches):
+        images, truth, _, _ = data.batch(args.seed, step, args.pairs)
+        facts += [picture_facts(image) for image in images]
+        labels += list(truth > 0.5)
+        kind += list(kinds)
+        # Both members of a pair stay in one fold.
+        pair += [step * len(images) + i // 2 for i in range(len(images))]
+    facts, labels, kind, pair = map(np.array, (facts, labels, kind, pair))
+    if not prefix:
+        report("training stream, all", facts, labels, pair)
+    for name in ("blend", "utk") if prefix else ("dfdc", "blend", "utk"):
+        mine = kind == name
+        report(f"{prefix}training stream, {name} pairs", facts[mine], labels[mine], pair[mine])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, type=Path)
@@ -66,8 +85,18 @@ def main():
     parser.add_argument("--pairs", type=int, nargs=3, default=(10, 2, 4))
     parser.add_argument("--batches", type=int, default=150)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--kinds", nargs="+", help="look only at forgeries of these of data.SHARES' kinds, one by one")
     args = parser.parse_args()
     cv2.setNumThreads(1)
+    if args.kinds is not None:
+        data = Data(args.data, args.work)
+        made = set(data.shares)
+        for kind in args.kinds:
+            if kind not in made:
+                parser.error(f"no files for {kind!r}; there are files for {sorted(made)}")
+            data.shares = {kind: 1.0}
+            stream(data, args, f"{kind}, ")
+        return
     folder = args.data / "faces"
     with open(folder / "dfdc.csv", newline="") as file:
         rows = [r for r in csv.DictReader(file) if r["split"] == "train"]
@@ -79,21 +108,7 @@ def main():
     report("DFDC as it comes, file facts", files, labels, people)
     report("DFDC as it comes, picture facts", pictures, labels, people)
 
-    data = Data(args.data, args.work)
-    kinds = np.repeat(["dfdc", "blend", "utk"], 2 * np.array(args.pairs))
-    facts, labels, kind, pair = [], [], [], []
-    for step in range(args.batches):
-        images, truth, _, _ = data.batch(args.seed, step, args.pairs)
-        facts += [picture_facts(image) for image in images]
-        labels += list(truth > 0.5)
-        kind += list(kinds)
-        # Both members of a pair stay in one fold.
-        pair += [step * len(images) + i // 2 for i in range(len(images))]
-    facts, labels, kind, pair = map(np.array, (facts, labels, kind, pair))
-    report("training stream, all", facts, labels, pair)
-    for name in ("dfdc", "blend", "utk"):
-        mine = kind == name
-        report(f"training stream, {name} pairs", facts[mine], labels[mine], pair[mine])
+    stream(Data(args.data, args.work), args)
 
 
 if __name__ == "__main__":
