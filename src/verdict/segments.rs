@@ -66,7 +66,7 @@ const WINDOW_DEVIATION: f32 = 0.8;
 /// Standard deviation, in log-odds, that is added for a stretch wholly out of the network's
 /// domain: about what the network's answers spread by where there is nothing to be right about
 /// (`docs/models/face-swap.md`).
-const DOMAIN_DEVIATION: f32 = 1.5;
+const DOMAIN_DEVIATION: f32 = 2.0;
 /// Two-sided 90 % of a normal distribution.
 const Z90: f32 = 1.645;
 /// Log-odds below the threshold at which a fake stretch ends.
