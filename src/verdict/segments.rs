@@ -393,15 +393,15 @@ mod tests {
         assert_eq!((doubtful.verdict, doubtful.outside), (SegmentVerdict::Undetermined, 1.0));
         assert!((doubtful.probability - steady.probability).abs() < 1e-6);
         assert!(doubtful.uncertainty > steady.uncertainty * 2.0, "{doubtful:?} {steady:?}");
-        // A quarter far outside hardly moves the rest's answer.
+        // A few far outside hardly move the others' answer.
         let mut mixed = inside.clone();
-        mixed.iter_mut().skip(15).take(10).for_each(|w| (w.distance, w.logit) = (3.0, -2.0));
-        let quarter = judge(&mixed);
-        assert!((quarter.outside - 0.25).abs() < 1e-6);
+        mixed.iter_mut().skip(15).take(6).for_each(|w| (w.distance, w.logit) = (3.0, -2.0));
+        let few = judge(&mixed);
+        assert!((few.outside - 0.15).abs() < 1e-6);
         mixed.iter_mut().for_each(|w| w.distance = 0.5);
         let unknowing = segments(&mixed, &Rule::FACE, &calibration);
         assert!(unknowing.len() > 1, "{unknowing:?}");
-        assert!(quarter.probability > 0.85, "{quarter:?}");
+        assert!(few.probability > 0.85, "{few:?}");
     }
 
     #[test]
