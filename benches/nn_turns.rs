@@ -8,10 +8,11 @@ use std::io::{BufRead, Write};
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
+use veriscope::models::dinov2::{self, Dinov2};
 use veriscope::models::efficientnet_lite::{self, EfficientNetLite};
 use veriscope::models::silero_vad::{CHUNK, SileroVad, VadState};
 use veriscope::models::voice_cnn::VoiceCnn;
-use veriscope::models::weights::{PrecisionChoice, WeightStore};
+use veriscope::models::weights::{PrecisionChoice, WeightStore, WeightsError};
 use veriscope::models::yunet::YuNet;
 use veriscope::nn::Precision;
 use veriscope::speech::features::{BANDS, FRAMES};
@@ -35,13 +36,22 @@ struct Networks {
     face: EfficientNetLite,
     voice: VoiceCnn,
     vad: SileroVad,
+    /// Where the manifest has it and its base is installed.
+    accurate: Option<Dinov2>,
 }
 
 impl Networks {
     fn load(precision: PrecisionChoice) -> Result<Self, Failure> {
         let store = WeightStore::open(None)?.with_precision(precision);
         let load = |name: &str| store.load(name, &Device::Cpu);
+        let name = "face-swap-accurate";
+        let accurate = match store.load_base(name, &Device::Cpu) {
+            Ok(base) => Some(Dinov2::new(&base, &load(name)?)?),
+            Err(WeightsError::NoEntry { .. } | WeightsError::NotInstalled { .. }) => None,
+            Err(error) => return Err(error.into()),
+        };
         Ok(Self {
+            accurate,
             yunet: YuNet::new(&load("yunet")?)?,
             face: EfficientNetLite::new(&load("face-swap-fast")?)?,
             voice: VoiceCnn::new(&load("voice-clone-fast")?)?,
@@ -70,6 +80,9 @@ fn main() -> Result<(), Failure> {
             ("face-swap-fast", [n]) => {
                 (vec![*n, efficientnet_lite::SIZE, efficientnet_lite::SIZE, 3], 1.0)
             }
+            ("face-swap-accurate", [n]) if networks.accurate.is_some() => {
+                (vec![*n, dinov2::SIZE, dinov2::SIZE, 3], 1.0)
+            }
             ("voice-clone-fast", [n]) => (vec![*n, BANDS, FRAMES, 1], 1.0),
             ("silero-vad", [n]) => (vec![*n * CHUNK], 0.1),
             _ => return Err(format!("cannot run `{line}`").into()),
@@ -81,6 +94,9 @@ fn main() -> Result<(), Failure> {
         let wave = if *network == "silero-vad" { x.to_vec1::<f32>()? } else { Vec::new() };
         let start = Instant::now();
         match *network {
+            "face-swap-accurate" => {
+                drop(black_box(networks.accurate.as_ref().map(|net| net.forward(x)).transpose()?));
+            }
             "yunet" => drop(black_box(networks.yunet.forward(x, 0.6)?)),
             "face-swap-fast" => drop(black_box(networks.face.forward(x)?)),
             "silero-vad" => drop(black_box(networks.vad.forward(&wave, &mut VadState::default())?)),

@@ -159,7 +159,9 @@ fn verify_passes_the_shipped_weights_and_names_the_altered_the_short_and_the_mis
     let whole = verify();
     let said = text(&whole.stdout);
     assert_eq!(whole.status.code(), Some(0), "{said}{}", text(&whole.stderr));
-    assert!(said.lines().count() > 1 && said.lines().all(|line| line.ends_with("  ok")), "{said}");
+    // What does not ship need not be there.
+    let fine = |line: &str| line.ends_with("  ok") || line.contains("  not installed, scripts/");
+    assert!(said.lines().count() > 1 && said.lines().all(fine), "{said}");
 
     let yunet = dir.path().join("yunet.safetensors");
     let bytes = std::fs::read(&yunet).unwrap();

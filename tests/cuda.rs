@@ -299,11 +299,15 @@ fn networks_answer_as_on_the_cpu() {
     let mut random = Random(28);
     let x = crops(&mut random, 5);
     let on_gpu = x.to_device(device).unwrap();
-    let want = wide(&cpu.face.forward(&x).unwrap());
-    assert_close("face", &ours.face.forward(&on_gpu).unwrap(), &want, 1e-3);
+    let on_cpu = cpu.face.forward(&x).unwrap();
+    let want = wide(&on_cpu.logits);
+    let got = ours.face.forward(&on_gpu).unwrap();
+    assert_close("face", &got.logits, &want, 1e-3);
+    assert_close("cells", &got.cells.concat(), &wide(&on_cpu.cells.concat()), 1e-3);
+    assert_close("features", &got.features.concat(), &wide(&on_cpu.features.concat()), 1e-3);
     // Half is not used by itself; a logit must still be near.
     let half = x.to_dtype(DType::F16).unwrap().to_device(device).unwrap();
-    let half = ours.face.forward(&half).unwrap();
+    let half = ours.face.forward(&half).unwrap().logits;
     println!("face in half: {half:?}, in f32: {want:?}");
     assert_close("face in half", &half, &want, 0.1);
 
@@ -336,7 +340,10 @@ fn the_batch_changes_no_bit() {
         assert_eq!(together, ours.face.forward(&x).unwrap(), "twice the same");
         for (from, len) in [(0, 1), (5, 3), (32, 1), (1, 32)] {
             let part = ours.face.forward(&x.narrow(0, from, len).unwrap()).unwrap();
-            assert_eq!(part, together[from..from + len], "{dtype:?} {from} {len}");
+            let place = from..from + len;
+            assert_eq!(part.logits, together.logits[place.clone()], "{dtype:?} {from} {len}");
+            assert_eq!(part.cells, together.cells[place.clone()], "{dtype:?} {from} {len}");
+            assert_eq!(part.features, together.features[place], "{dtype:?} {from} {len}");
         }
     }
     let windows = windows(&mut random, 5);

@@ -8,13 +8,18 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
+use veriscope::models::dinov2::{self, Dinov2};
+use veriscope::models::domain::Domain;
 use veriscope::models::efficientnet_lite::EfficientNetLite;
 use veriscope::models::silero_vad::{SileroVad, VadState};
 use veriscope::models::voice_cnn::VoiceCnn;
-use veriscope::models::weights::{PrecisionChoice, Tensors, WeightStore};
+use veriscope::models::weights::{PrecisionChoice, Tensors, WeightStore, WeightsError};
 use veriscope::models::yunet::{RawFace, YuNet};
 use veriscope::nn::{Precision, sigmoid};
 use veriscope::speech::features::{Features, WINDOW};
+
+#[path = "common/vit.rs"]
+mod vit;
 
 const TOLERANCE: f32 = 1e-4;
 
@@ -167,10 +172,24 @@ fn the_face_swap_network_answers_as_pytorch_does() {
     let golden = golden("face_swap_fast");
     let net = EfficientNetLite::new(&load("face-swap-fast")).unwrap();
     let x = channels_last(&golden["input"]);
-    let logits = net.forward(&x).unwrap();
-    assert_close("logits", &logits, &flat(&golden["output"]));
+    let output = net.forward(&x).unwrap();
+    assert_close("logits", &output.logits, &flat(&golden["output"]));
+    assert_eq!(output.side, 9);
+    assert_close("cells", &output.cells.concat(), &flat(&golden["cells"]));
+    assert_close("features", &output.features.concat(), &flat(&golden["features"]));
     let alone = net.forward(&x.narrow(0, 1, 1).unwrap()).unwrap();
-    assert_eq!(alone[0].to_bits(), logits[1].to_bits());
+    assert_eq!(alone.logits[0].to_bits(), output.logits[1].to_bits());
+    assert_eq!((&alone.cells[0], &alone.features[0]), (&output.cells[1], &output.features[1]));
+    let domain = Domain::new(&load("face-swap-fast"), 1.0).unwrap();
+    let distances: Vec<f32> = output.features.iter().map(|f| domain.distance(f)).collect();
+    assert_close("distance", &distances, &flat(&golden["distance"]));
+    assert!(
+        (Domain::new(&load("face-swap-fast"), 2.0).unwrap().distance(&output.features[0])
+            - distances[0] / 2.0)
+            .abs()
+            < 1e-4 * distances[0]
+    );
+    assert!(Domain::new(&load("face-swap-fast"), 0.0).is_err());
     let text = net.forward(&golden["input"]).unwrap_err().to_string();
     assert!(text.contains("[2, 3, 144, 144]"), "{text}");
 }
@@ -207,7 +226,7 @@ fn the_networks_answer_in_bf16_nearly_as_in_f32() {
     let answers = |precision| {
         let face = EfficientNetLite::new(&load_in(precision, "face-swap-fast")).unwrap();
         let voice = VoiceCnn::new(&load_in(precision, "voice-clone-fast")).unwrap();
-        [face.forward(&x).unwrap(), voice.forward(&windows).unwrap()]
+        [face.forward(&x).unwrap().logits, voice.forward(&windows).unwrap()]
     };
     let exact = answers(PrecisionChoice::F32);
     let rounded = answers(PrecisionChoice::Auto);
@@ -216,5 +235,70 @@ fn the_networks_answer_in_bf16_nearly_as_in_f32() {
         let off = exact.iter().zip(rounded).map(|(e, r)| (e - r).abs()).fold(0.0, f32::max);
         assert!(off < 0.2, "logits are off by {off}");
         assert_eq!(off > 0.0, has_bf16, "logits are off by {off}");
+    }
+}
+
+fn accurate(folder: &Path, precision: PrecisionChoice) -> Dinov2 {
+    let store = WeightStore::open(Some(folder)).unwrap().with_precision(precision);
+    let load = |name: &str| store.load(name, &Device::Cpu).unwrap();
+    Dinov2::new(&load("dinov2-vit-s14"), &load("face-swap-accurate")).unwrap()
+}
+
+/// With weights that Python and this test make up alike: base and difference.
+#[test]
+fn the_accurate_face_swap_network_answers_as_pytorch_does() {
+    let folder = tempfile::tempdir().unwrap();
+    vit::weights(folder.path());
+    let golden = golden("face_swap_accurate");
+    let (n, size) = (2, dinov2::SIZE);
+    let x = vit::values("input", n * size * size * 3).into_iter().map(|v| v * 1.5).collect();
+    let x = Tensor::from_vec(x, (n, size, size, 3), &Device::Cpu).unwrap();
+
+    let net = accurate(folder.path(), PrecisionChoice::F32);
+    let exact = net.forward(&x).unwrap();
+    assert_eq!(exact.side, 12);
+    assert_close("logits", &exact.logits, &flat(&golden["logits"]));
+    assert_close("cells", &exact.cells.concat(), &flat(&golden["cells"]));
+    assert_close("features", &exact.features.concat(), &flat(&golden["features"]));
+    // Every bit is the same whatever an input travels with: also three, of which two go to a
+    // thread each and one is shared.
+    let three = Tensor::cat(&[&x.narrow(0, 1, 1).unwrap(), &x], 0).unwrap();
+    let three = net.forward(&three).unwrap();
+    let alone = net.forward(&x.narrow(0, 1, 1).unwrap()).unwrap();
+    for (i, of) in [(0, 1), (1, 0), (2, 1)] {
+        assert_eq!(three.logits[i].to_bits(), exact.logits[of].to_bits());
+        assert_eq!(three.cells[i], exact.cells[of]);
+        assert_eq!(three.features[i], exact.features[of]);
+    }
+    assert_eq!((alone.logits[0], &alone.cells[0]), (exact.logits[1], &exact.cells[1]));
+    let text = net.forward(&x.narrow(1, 0, 144).unwrap()).unwrap_err().to_string();
+    assert!(text.contains("[2, 144, 168, 3]"), "{text}");
+
+    let rounded = accurate(folder.path(), PrecisionChoice::Auto).forward(&x).unwrap();
+    let has_bf16 = Precision::Bf16.here() == Precision::Bf16;
+    for (exact, rounded) in [
+        (exact.logits, rounded.logits),
+        (exact.cells.concat(), rounded.cells.concat()),
+        (exact.features.concat(), rounded.features.concat()),
+    ] {
+        assert_within(0.2, "bf16", &rounded, &exact);
+        assert_eq!(rounded != exact, has_bf16);
+    }
+}
+
+/// The base does not ship; where `scripts/setup --accurate` has installed it, it is whole.
+#[test]
+fn the_installed_base_loads() {
+    let store = WeightStore::open(Some(&root().join("weights"))).unwrap();
+    match store.load("dinov2-vit-s14", &Device::Cpu) {
+        Ok(base) => {
+            let token = flat(base.get("token").unwrap());
+            assert!(token.len() == 384 && token.iter().all(|v| v.is_finite()));
+        }
+        Err(WeightsError::NotInstalled { file, command }) => {
+            assert_eq!(command, "scripts/setup --accurate");
+            println!("skipped: {} is not installed ({command})", file.display());
+        }
+        Err(other) => panic!("{other}"),
     }
 }

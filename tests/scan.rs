@@ -34,6 +34,11 @@ fn the_demo_is_read_from_end_to_end() {
     let speech = report.tracks.iter().find(|t| t.kind == TrackKind::Speech).expect("speech");
     assert!(speech.windows.len() > 5);
     for segment in &report.segments {
+        let face = segment.detector == DetectorKind::FaceSwap && segment.probability.is_some();
+        assert_eq!(segment.heat_map.is_some(), face, "{segment:?}");
+        if let Some(map) = &segment.heat_map {
+            assert_eq!((map.columns, map.rows, map.values.len()), (9, 9, 81));
+        }
         assert!(segment.start_ms <= segment.end_ms && segment.end_ms <= length + 500);
     }
 }

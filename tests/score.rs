@@ -57,6 +57,31 @@ fn videos_sounds_and_crops_get_a_row_each_in_order() {
     assert_eq!(rows[1][1], "");
 }
 
+/// A crop of the demo's face is nothing strange to the network; what is no face is.
+#[test]
+fn a_crop_that_is_no_face_is_out_of_the_domain() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let demo = talking_head();
+    let demo = demo.to_str().expect("UTF-8");
+    let make = |input: &[&str], name: &str| {
+        let args = [input, &["-frames:v", "1"]].concat();
+        ffmpeg(&args, dir.path().join(name)).display().to_string()
+    };
+    // The face's box at the start, framed as src/face/crop.rs does.
+    let face = make(&["-i", demo, "-vf", "crop=285:325:239:147"], "face.png");
+    let bars = make(&["-f", "lavfi", "-i", "testsrc=size=224x224"], "bars.png");
+    let noise = "nullsrc=size=224x224,geq=random(1)*255:128:128";
+    let noise = make(&["-f", "lavfi", "-i", noise], "noise.png");
+    let list = write(dir.path(), "list.txt", format!("{face}\n{bars}\n{noise}\n").as_bytes());
+    let list = list.to_str().expect("UTF-8");
+    let (code, rows, stderr) = score(&["--detector", "face-swap", "--precropped", "--list", list]);
+    assert_eq!(code, Some(0), "{stderr}");
+    let reasons: Vec<&str> = rows.iter().map(|row| row[3].as_str()).collect();
+    assert_eq!(reasons, ["", "out_of_domain", "out_of_domain"], "{rows:?}");
+    // It is scored all the same.
+    assert!(rows.iter().all(|row| row[1].parse::<f32>().is_ok()), "{rows:?}");
+}
+
 #[test]
 fn a_list_that_is_not_there_is_named() {
     let output = Command::new(PROGRAM)

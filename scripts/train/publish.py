@@ -5,8 +5,10 @@
 
 meta.toml holds what only the trainer knows: `network`, `input`, `licence`, `origin`, and where
 they apply `training_data`, `licence_file` (a file name inside the weights folder), `precision`
-(`bf16` where the network was measured to keep its answers in it),
-`[metrics]` (numbers, or [value, low, high]) and `[calibration]`. The file name, its sha256 and its
+(`bf16` where the network was measured to keep its answers in it), `base` (the entry that these
+weights are a difference to), `installed_by` (the command that brings weights that do not ship),
+`[metrics]` (numbers, or [value, low, high]), `[calibration]`, and `[domain]` (from which distance
+on an input is out of the network's domain). The file name, its sha256 and its
 size are worked out here, so that they can never disagree with the file.
 
 The block is replaced as text, hence other blocks keep their comments and order. Several trainings
@@ -35,8 +37,9 @@ HEADER = (
     f"schema = {SCHEMA}\n"
 )
 REQUIRED = ("network", "input", "licence", "origin")
-OPTIONAL = ("licence_file", "training_data", "precision")
+OPTIONAL = ("licence_file", "training_data", "precision", "base", "installed_by")
 CALIBRATION = ("method", "a", "b", "threshold", "fitted_on")
+DOMAIN = ("threshold", "fitted_on")
 
 
 def toml_value(value):
@@ -68,7 +71,7 @@ def is_number(value):
 def check(meta):
     """The complaints about a meta file; an empty list means that it can be published."""
     wrong = [f"`{k}` is missing" for k in REQUIRED if not meta.get(k)]
-    known = {*REQUIRED, *OPTIONAL, "metrics", "calibration"}
+    known = {*REQUIRED, *OPTIONAL, "metrics", "calibration", "domain"}
     wrong += [f"`{k}` is unknown" for k in meta if k not in known]
     for name, value in meta.get("metrics", {}).items():
         interval = isinstance(value, list) and len(value) == 3 and all(map(is_number, value))
@@ -80,6 +83,11 @@ def check(meta):
         for k in ("a", "b", "threshold"):
             if k in calibration and not is_number(calibration[k]):
                 wrong.append(f"calibration `{k}` must be a number")
+    if "domain" in meta:
+        domain = meta["domain"]
+        wrong += [f"domain lacks `{k}`" for k in DOMAIN if k not in domain]
+        if not is_number(domain.get("threshold", 0)):
+            wrong.append("domain `threshold` must be a number")
     return wrong
 
 
@@ -88,7 +96,7 @@ def block_text(name, file_name, digest, size, meta):
     facts |= {k: meta[k] for k in (*REQUIRED, *OPTIONAL) if k in meta}
     lines = [f"[{key(name)}]"]
     lines += [f"{key(k)} = {toml_value(v)}" for k, v in facts.items()]
-    for table in ("metrics", "calibration"):
+    for table in ("metrics", "calibration", "domain"):
         if table in meta:
             lines += ["", f"[{key(name)}.{table}]"]
             lines += [f"{key(k)} = {toml_value(v)}" for k, v in meta[table].items()]
@@ -142,6 +150,8 @@ def publish(name, source, meta, weights):
         before, after = tomllib.loads(old), tomllib.loads(new)
         before.pop(name, None)
         entry = after.pop(name)
+        if "base" in meta and meta["base"] not in after:
+            raise ValueError(f"base {meta['base']} has no entry in {manifest}")
         if before != after:
             raise ValueError(f"{manifest} has a layout that this script cannot edit safely")
         if after.get("schema") != SCHEMA:

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::weights::{check, size};
+use super::weights::{check, size, verify};
 use super::{EXIT_FAILED, EXIT_OK, print};
+use crate::detect::{Tier, face_swap};
 use crate::device::{self, Cuda, DeviceError, has_kernel_driver};
 use crate::engine::self_test;
 use crate::media::installed::{Installed, installed};
@@ -159,18 +160,28 @@ fn device(findings: &mut Findings, cuda: &Cuda, weights: Option<&WeightStore>) {
             .there(&name, &format!("{}, {memory}, compute capability {major}.{minor}", gpu.name));
         let Some(weights) = weights else { continue };
         // On the GPU every network must answer as on the CPU, or no scan uses it.
-        let tested = match self_test(gpu.ordinal, weights) {
-            Ok(compared) => {
-                let worst = compared.iter().map(|c| c.difference).fold(0.0, f32::max);
-                format!(
-                    "passed: {} networks, at most {worst:.6} from the CPU's probability",
-                    compared.len()
-                )
-            }
-            Err(error) => format!("not passed, so scans use the CPU: {error}"),
-        };
-        findings.there("self-test", &tested);
+        for tier in Tier::ALL.into_iter().filter(|tier| has(weights, *tier)) {
+            let tested = match self_test(gpu.ordinal, weights, tier) {
+                Ok(compared) => {
+                    let worst = compared.iter().map(|c| c.difference).fold(0.0, f32::max);
+                    format!(
+                        "passed: {} networks, at most {worst:.6} from the CPU's probability",
+                        compared.len()
+                    )
+                }
+                Err(error) => format!("not passed, so scans use the CPU: {error}"),
+            };
+            findings.there("self-test", &format!("{}: {tested}", tier.name()));
+        }
     }
+}
+
+/// Whether a tier's weights are there; that of every scan is tried in any case.
+fn has(weights: &WeightStore, tier: Tier) -> bool {
+    let Ok(entry) = weights.entry(face_swap::weights(tier)) else { return tier == Tier::Fast };
+    let is_there = |name: &str| weights.verify(name).is_ok();
+    tier == Tier::Fast
+        || (is_there(&entry.name) && entry.base.as_ref().is_none_or(|base| is_there(base)))
 }
 
 fn ffmpeg(findings: &mut Findings, installed: Result<Installed, String>) {
@@ -208,7 +219,7 @@ fn weights(findings: &mut Findings, store: Result<WeightStore, WeightsError>) {
     };
     for entry in store.entries() {
         let name = entry.name.to_string();
-        let (said, whole) = check(std::slice::from_ref(&name), |name| store.verify(name));
+        let (said, whole) = check(std::slice::from_ref(&name), |name| verify(&store, name));
         let said = said.trim().strip_prefix(name.as_str()).unwrap_or(&said).trim();
         if whole {
             findings.there(&name, said);

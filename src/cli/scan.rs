@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 
 use super::session::{Outcome, Session};
 use super::{EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_PIPE, complain, fail, inputs};
+use crate::detect::Tier;
 use crate::engine::{DeviceChoice, Engine, ScanOptions};
 use crate::models::weights::{PrecisionChoice, WeightStore};
 use crate::nn::Precision;
@@ -51,6 +52,10 @@ pub struct ScanArgs {
     /// less than 0.001 and the processor has instructions for it), f32 or bf16
     #[arg(long, default_value = "auto", value_parser = parse_precision)]
     precision: PrecisionChoice,
+    /// Which face-swap network: fast, or accurate (better and many times slower; needs scripts/setup
+    /// --accurate)
+    #[arg(long, default_value = "fast", value_parser = tier_parser())]
+    tier: Tier,
     /// Pictures a second that are looked at
     #[arg(long, default_value_t = crate::engine::DEFAULT_FPS, value_parser = parse_fps)]
     fps: f64,
@@ -88,6 +93,12 @@ enum ColorChoice {
 pub(super) fn detector_parser() -> impl clap::builder::TypedValueParser<Value = DetectorKind> {
     PossibleValuesParser::new(DetectorKind::ALL.map(DetectorKind::name)).try_map(|name| {
         DetectorKind::ALL.into_iter().find(|d| d.name() == name).ok_or("unknown detector")
+    })
+}
+
+pub(super) fn tier_parser() -> impl clap::builder::TypedValueParser<Value = Tier> {
+    PossibleValuesParser::new(Tier::ALL.map(Tier::name)).try_map(|name| {
+        Tier::ALL.into_iter().find(|tier| tier.name() == name).ok_or("unknown tier")
     })
 }
 
@@ -193,6 +204,7 @@ impl ScanArgs {
                 fps: self.fps,
                 jobs: self.jobs.map_or(0, usize::from),
                 device: self.device,
+                tier: self.tier,
             },
             store: self.store,
             weights: self.weights,
@@ -324,7 +336,7 @@ mod tests {
         assert_eq!(plan.options.device, DeviceChoice::Auto);
         assert_eq!((plan.options.fps, plan.options.jobs), (4.0, 0));
         assert_eq!((plan.store, plan.weights), (None, None));
-        assert_eq!(plan.precision, PrecisionChoice::Auto);
+        assert_eq!((plan.precision, plan.options.tier), (PrecisionChoice::Auto, Tier::Fast));
     }
 
     #[test]
@@ -339,6 +351,8 @@ mod tests {
                 "12.5",
                 "--jobs",
                 "3",
+                "--tier",
+                "accurate",
                 "--format",
                 "jsonl",
                 "a",
@@ -349,6 +363,7 @@ mod tests {
         assert_eq!(plan.options.detectors, [DetectorKind::FaceSwap, DetectorKind::LabelStrip]);
         assert_eq!(plan.options.device, DeviceChoice::Cuda(2));
         assert_eq!((plan.options.fps, plan.options.jobs), (12.5, 3));
+        assert_eq!(plan.options.tier, Tier::Accurate);
         assert_eq!(plan.output, Output::Jsonl);
         assert_eq!(plan.paths.len(), 2);
     }
@@ -371,6 +386,7 @@ mod tests {
             &["a", "--jobs", "0"],
             &["a", "--jobs", "many"],
             &["a", "--color", "red"],
+            &["a", "--tier", "slow"],
             &["a", "--nonsense"],
         ] {
             let error = Test::try_parse_from(["scan"].iter().chain(args)).unwrap_err();

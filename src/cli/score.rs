@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{EXIT_FAILED, EXIT_OK, EXIT_PIPE, EXIT_USAGE, complain, fail};
+use crate::detect::Tier;
 use crate::engine::score::Scored;
 use crate::engine::{DeviceChoice, Engine, ScanOptions};
 use crate::models::weights::{PrecisionChoice, WeightStore};
@@ -37,6 +38,10 @@ pub struct ScoreArgs {
     /// In what numbers networks calculate on the CPU: auto, f32 or bf16 (see `veriscope scan`)
     #[arg(long, default_value = "auto", value_parser = super::scan::parse_precision)]
     precision: PrecisionChoice,
+    /// Which face-swap network: fast, or accurate (better and many times slower; needs scripts/setup
+    /// --accurate)
+    #[arg(long, default_value = "fast", value_parser = super::scan::tier_parser())]
+    tier: Tier,
     /// Folder with the weights and their manifest [default: the one that came with the program]
     #[arg(long, value_name = "DIR")]
     weights: Option<PathBuf>,
@@ -64,8 +69,13 @@ fn score(args: &ScoreArgs) -> Result<u8, String> {
     let weights = WeightStore::open(args.weights.as_deref())
         .map_err(|e| e.to_string())?
         .with_precision(args.precision);
-    let options =
-        ScanOptions { detectors: vec![args.detector], fps: args.fps, jobs: 0, device: args.device };
+    let options = ScanOptions {
+        detectors: vec![args.detector],
+        fps: args.fps,
+        jobs: 0,
+        device: args.device,
+        tier: args.tier,
+    };
     let engine = Engine::new(options, &weights).map_err(|e| e.to_string())?;
 
     let mut out = io::BufWriter::new(io::stdout().lock());

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use unicode_width::UnicodeWidthStr as _;
 
 use super::{EXIT_FAILED, EXIT_OK, fail, print};
-use crate::models::weights::WeightStore;
+use crate::models::weights::{WeightStore, WeightsError};
 
 /// List or verify the networks' weights
 #[derive(Debug, Args)]
@@ -76,23 +76,34 @@ pub fn run(args: &WeightsArgs) -> u8 {
             if names.is_empty() {
                 return fail("the manifest names no weights");
             }
-            let (text, whole) = check(&names, |name| store.verify(name));
+            let (text, whole) = check(&names, |name| verify(&store, name));
             print(&text, if whole { EXIT_OK } else { EXIT_FAILED })
         }
     }
 }
 
-/// One line a network: `ok`, or what is wrong; and whether all are whole.
+/// Checks one network's file. `Some`: it does not ship and this command would install it.
+pub fn verify(store: &WeightStore, name: &str) -> Result<Option<String>, WeightsError> {
+    match store.verify(name) {
+        Ok(()) => Ok(None),
+        Err(WeightsError::NotInstalled { command, .. }) => Ok(Some(command)),
+        Err(error) => Err(error),
+    }
+}
+
+/// One line a network: `ok`, what is wrong, or the command that [`verify`] gave; and whether all
+/// that are there are whole.
 pub fn check<E: Display>(
     names: &[String],
-    verify: impl Fn(&str) -> Result<(), E>,
+    verify: impl Fn(&str) -> Result<Option<String>, E>,
 ) -> (String, bool) {
     let width = names.iter().map(|n| n.width()).max().unwrap_or(0);
     let mut text = String::new();
     let mut whole = true;
     for name in names {
         let said = match verify(name) {
-            Ok(()) => "ok".to_string(),
+            Ok(None) => "ok".to_string(),
+            Ok(Some(command)) => format!("not installed, {command} installs it"),
             Err(error) => {
                 whole = false;
                 format!("FAILED  {error}")
@@ -141,14 +152,17 @@ mod tests {
     #[test]
     fn one_bad_file_fails_the_check_and_is_named() {
         let names = ["face", "voice-lite"].map(String::from);
-        let (text, whole) = check(&names, |_| Ok::<(), String>(()));
+        let (text, whole) = check(&names, |_| Ok::<_, String>(None));
         assert!(whole);
         assert_eq!(text, "face        ok\nvoice-lite  ok\n");
         let (text, whole) = check(&names, |name| {
-            if name == "face" { Err("face.safetensors: sha256 differs") } else { Ok(()) }
+            if name == "face" { Err("face.safetensors: sha256 differs") } else { Ok(None) }
         });
         assert!(!whole);
         assert_eq!(text, "face        FAILED  face.safetensors: sha256 differs\nvoice-lite  ok\n");
+        let (text, whole) = check(&names[..1], |_| Ok::<_, String>(Some("bring".to_string())));
+        assert!(whole);
+        assert_eq!(text, "face  not installed, bring installs it\n");
     }
 
     #[test]

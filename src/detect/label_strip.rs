@@ -76,6 +76,7 @@ pub fn judge(findings: &Findings, duration_ms: Option<i64>) -> (Track, Vec<Segme
         peak_probability: None,
         verdict,
         reasons,
+        heat_map: None,
     };
     (track, vec![segment])
 }

@@ -10,10 +10,33 @@ use crate::{
     verdict::calibration::Calibration,
 };
 
-/// Windows in, one raw score a window out; higher means fake.
+/// Which network a detector runs, where it has several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Tier {
+    /// For every processor.
+    #[default]
+    Fast,
+    /// Better and many times slower; its weights need `scripts/setup --accurate`.
+    Accurate,
+}
+
+impl Tier {
+    pub const ALL: [Self; 2] = [Self::Fast, Self::Accurate];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fast => "fast",
+            Self::Accurate => "accurate",
+        }
+    }
+}
+
+/// Windows in, one score a window out.
 pub trait Detector: Send {
     /// One window, prepared by the room that cuts it.
     type Window;
+    /// What is said of one; its logit is higher for fake.
+    type Score;
 
     /// Name of its weights in the manifest.
     fn weights(&self) -> &'static str;
@@ -21,7 +44,7 @@ pub trait Detector: Send {
     fn calibration(&self) -> Calibration;
 
     /// Scores in the order of `windows`. A window's score does not depend on its company.
-    fn score(&self, windows: &[Self::Window]) -> candle_core::Result<Vec<f32>>;
+    fn score(&self, windows: &[Self::Window]) -> candle_core::Result<Vec<Self::Score>>;
 }
 
 /// The calibration that the manifest gives for `name`; a network without one cannot be a detector.

@@ -30,6 +30,7 @@ impl VoiceClone {
 impl Detector for VoiceClone {
     /// [`crate::speech::WINDOW`] samples at 16 kHz.
     type Window = Vec<f32>;
+    type Score = f32;
 
     fn weights(&self) -> &'static str {
         WEIGHTS

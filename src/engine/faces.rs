@@ -1,13 +1,20 @@
 //! One file's pictures: search → track → crop → score, with a bounded number of pictures in work.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, VecDeque},
+};
 
-use super::owner::{Client, InferenceError, Ticket};
+use super::{
+    heat::Maps,
+    owner::{Client, InferenceError, Ticket},
+};
 use crate::{
+    detect::face_swap::{FaceCrop, FaceScore, Look},
     face::{
         Face, crop,
         detect::{self, Pass},
-        quality::Quality,
+        quality::{self, Quality},
         resample::Picture,
         shot::Signature,
         track::{MAX_FACES, Tracker},
@@ -19,7 +26,7 @@ use crate::{
     },
     verdict::{
         calibration::{Calibration, sigmoid},
-        segments::{Rule, Stretch, Window, segments, smoothed},
+        segments::{Rule, Stretch, Window, outside, segments, smoothed},
     },
 };
 
@@ -28,6 +35,10 @@ const PICTURES_IN_WORK: usize = 6;
 const BYTES_IN_WORK: usize = 192 << 20;
 /// Requests for scores that may be under way.
 const SCORES_IN_WORK: usize = 24;
+/// What the heat maps of a file may take: 52,000 windows of 9 x 9 cells, 3.6 hours of one face at
+/// four pictures a second. Beyond, neighbours' maps are joined, again and again. What is not
+/// joined yet takes a few hundred bytes a track more.
+const MAP_BYTES: usize = 4 << 20;
 /// The dear passes of the search are made once in this time and at each cut.
 const THOROUGH_MS: i64 = 1_000;
 /// Sightings under which a face in a video is taken for a false find.
@@ -41,7 +52,17 @@ struct Searching {
 
 struct Scoring {
     windows: Vec<(usize, i64, f32)>,
-    ticket: Ticket<Vec<f32>>,
+    ticket: Ticket<Vec<FaceScore>>,
+}
+
+/// What is kept of a judged window.
+struct Scored {
+    time_ms: i64,
+    /// The network's raw output.
+    score: f32,
+    weight: f32,
+    /// From the network's domain, in units of the limit.
+    distance: f32,
 }
 
 #[derive(Default)]
@@ -51,8 +72,9 @@ struct FaceTrack {
     end_ms: i64,
     sightings: usize,
     boxes: Vec<TimedBox>,
-    /// Time, raw score, weight.
-    scores: Vec<(i64, f32, f32)>,
+    scores: Vec<Scored>,
+    /// Heat maps of `scores`, in their order.
+    maps: Maps,
     refused: BTreeMap<ReasonCode, usize>,
     weak: BTreeMap<ReasonCode, usize>,
 }
@@ -62,28 +84,35 @@ pub struct Faces {
     /// Time that one sampled picture stands for.
     step_ms: i64,
     still: bool,
+    /// Of the crops that the networks take.
+    sides: Vec<usize>,
     tracker: Tracker,
     signature: Option<Signature>,
     last_thorough_ms: Option<i64>,
     searching: VecDeque<Searching>,
     scoring: VecDeque<Scoring>,
     tracks: BTreeMap<usize, FaceTrack>,
+    /// What the tracks' maps take.
+    map_bytes: usize,
     pub pictures: u64,
     pub windows: u64,
 }
 
 impl Faces {
-    pub fn new(client: Client, step_ms: i64, still: bool) -> Self {
+    /// `sides`: of the crops that the networks take.
+    pub fn new(client: Client, step_ms: i64, still: bool, sides: Vec<usize>) -> Self {
         Self {
             client,
             step_ms,
             still,
+            sides,
             tracker: Tracker::default(),
             signature: None,
             last_thorough_ms: None,
             searching: VecDeque::new(),
             scoring: VecDeque::new(),
             tracks: BTreeMap::new(),
+            map_bytes: 0,
             pictures: 0,
             windows: 0,
         }
@@ -166,8 +195,19 @@ impl Faces {
                     h: r.height(),
                 });
             }
-            let crop = crop::crop(picture, &face.rect);
-            let quality = Quality::measure(picture, &face, &crop);
+            // The only picture of a face is looked at more closely than one of many.
+            let look = match (self.still, track.sightings % 2) {
+                (true, _) => Look::Close,
+                (false, 0) => Look::Mirrored,
+                (false, _) => Look::Straight,
+            };
+            let held = crop::frame(&face.rect);
+            let crop = FaceCrop::new(picture, held, &self.sides, look);
+            let plain = crop.plain(quality::SIDE).map_or_else(
+                || Cow::Owned(crop::cut(picture, held, quality::SIDE)),
+                Cow::Borrowed,
+            );
+            let quality = Quality::measure(picture, &face, &plain);
             match quality.refusal() {
                 Some(code) => *track.refused.entry(code).or_default() += 1,
                 None => {
@@ -193,8 +233,16 @@ impl Faces {
         let Some(Scoring { windows, ticket }) = self.scoring.pop_front() else { return Ok(()) };
         for ((id, time_ms, weight), score) in windows.into_iter().zip(ticket.wait()?) {
             if let Some(track) = self.tracks.get_mut(&id) {
-                track.scores.push((time_ms, score, weight));
+                let before = track.maps.bytes();
+                track.maps.push(&score.cells);
+                self.map_bytes += track.maps.bytes() - before;
+                let FaceScore { logit, distance, .. } = score;
+                track.scores.push(Scored { time_ms, score: logit, weight, distance });
             }
+        }
+        if self.map_bytes > MAP_BYTES {
+            self.tracks.values_mut().for_each(|track| track.maps.halve());
+            self.map_bytes = self.tracks.values().map(|track| track.maps.bytes()).sum();
         }
         Ok(())
     }
@@ -269,11 +317,12 @@ impl FaceTrack {
         let windows: Vec<Window> = self
             .scores
             .iter()
-            .map(|&(time_ms, score, weight)| Window {
-                start_ms: time_ms,
-                end_ms: clamp(time_ms, time_ms + span),
-                logit: calibration.logit(score),
-                weight,
+            .map(|s| Window {
+                start_ms: s.time_ms,
+                end_ms: clamp(s.time_ms, s.time_ms + span),
+                logit: calibration.logit(s.score),
+                weight: s.weight,
+                distance: s.distance,
             })
             .collect();
         let mut reasons = Vec::new();
@@ -291,8 +340,14 @@ impl FaceTrack {
         let end_ms = if still { self.start_ms } else { clamp(self.start_ms, self.end_ms) };
         let mut segments: Vec<Segment> = segments(&windows, &Rule::FACE, calibration)
             .into_iter()
-            .map(|s| segment(&id, DetectorKind::FaceSwap, s, reasons.clone()))
+            .map(|s| {
+                let mut reasons = reasons.clone();
+                reasons.extend(out_of_domain(&windows[s.first..s.first + s.windows]));
+                let heat_map = self.maps.mean(s.pooled(&windows));
+                Segment { heat_map, ..segment(&id, DetectorKind::FaceSwap, s, reasons) }
+            })
             .collect();
+        reasons.extend(out_of_domain(&windows));
         if segments.is_empty() {
             segments.push(unjudged(
                 &id,
@@ -314,6 +369,25 @@ impl FaceTrack {
         };
         (track, segments)
     }
+}
+
+/// Where at least half of the windows, by weight, lie out of the network's domain: how many, and
+/// how far.
+fn out_of_domain(windows: &[Window]) -> Option<Reason> {
+    if outside(windows) < 0.5 {
+        return None;
+    }
+    let mut distances: Vec<f32> = windows.iter().map(|w| w.distance).filter(|d| *d > 1.0).collect();
+    distances.sort_by(f32::total_cmp);
+    let median = distances.get(distances.len() / 2)?;
+    Some(Reason::new(
+        ReasonCode::OutOfDomain,
+        format!(
+            "{} of {} crops are unlike what the network knows, {median:.2} times the limit away",
+            distances.len(),
+            windows.len(),
+        ),
+    ))
 }
 
 /// What the report says of windows.
@@ -342,6 +416,7 @@ pub fn segment(track: &str, detector: DetectorKind, s: Stretch, reasons: Vec<Rea
         peak_probability: Some(s.peak_probability),
         verdict: s.verdict,
         reasons,
+        heat_map: None,
     }
 }
 
@@ -364,5 +439,68 @@ pub fn unjudged(
         peak_probability: None,
         verdict: SegmentVerdict::Undetermined,
         reasons,
+        heat_map: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{report::HeatMap, verdict::calibration::logit};
+
+    const CALIBRATION: Calibration = Calibration { a: 1.0, b: 0.0, threshold: 0.5 };
+
+    /// A track of four windows a second, each with a raw score, a distance, and the heat of its
+    /// four cells.
+    fn finished(windows: &[(f32, f32, [u8; 4])]) -> (Track, Vec<Segment>) {
+        let mut track = FaceTrack { sightings: windows.len(), ..FaceTrack::default() };
+        for (i, (score, distance, cells)) in windows.iter().enumerate() {
+            let time_ms = i as i64 * 250;
+            track.end_ms = time_ms + 250;
+            track.maps.push(cells);
+            track.scores.push(Scored { time_ms, score: *score, weight: 1.0, distance: *distance });
+        }
+        track.finish("face-1".to_owned(), 250, false, &CALIBRATION, None)
+    }
+
+    #[test]
+    fn each_segment_has_the_mean_map_of_its_own_windows() {
+        let mut windows = vec![(-3.0, 0.5, [0, 0, 0, 51]); 40];
+        windows.extend([(3.0, 0.5, [255, 0, 102, 51]); 40]);
+        let (_, segments) = finished(&windows);
+        let maps: Vec<&HeatMap> = segments.iter().map(|s| s.heat_map.as_ref().unwrap()).collect();
+        assert_eq!(maps.len(), 2, "{segments:?}");
+        assert_eq!((maps[0].columns, maps[0].rows), (2, 2));
+        // A window or two next to the border may fall to the other side.
+        for (map, want) in maps.iter().zip([[0.0, 0.0, 0.0, 0.2], [1.0, 0.0, 0.4, 0.2]]) {
+            for (got, want) in map.values.iter().zip(want) {
+                assert!((got - want).abs() < 0.06, "{maps:?}");
+            }
+        }
+        let (_, nothing) = finished(&[]);
+        assert_eq!(nothing[0].heat_map, None);
+    }
+
+    #[test]
+    fn a_segment_out_of_the_domain_says_so_and_how_far() {
+        let strange = |segment: &Segment| {
+            segment.reasons.iter().find(|r| r.code == ReasonCode::OutOfDomain).cloned()
+        };
+        let score = logit(0.85);
+        let near = vec![(score, 0.9, [9; 4]); 40];
+        let (track, segments) = finished(&near);
+        assert_eq!((segments.len(), strange(&segments[0]), track.reasons.len()), (1, None, 0));
+        let certain = segments[0].uncertainty.unwrap();
+        assert_eq!(segments[0].verdict, SegmentVerdict::Fake);
+        let mut far = near;
+        far.iter_mut().take(19).for_each(|w| w.1 = 1.5);
+        assert_eq!(strange(&finished(&far).1[0]), None, "less than half");
+        far.iter_mut().take(30).for_each(|w| w.1 = 1.5);
+        let (track, segments) = finished(&far);
+        let reason = strange(&segments[0]).unwrap();
+        assert!(reason.detail.contains("30 of 40") && reason.detail.contains("1.50"), "{reason:?}");
+        assert_eq!(track.reasons, [reason]);
+        assert!(segments[0].uncertainty.unwrap() > 2.0 * certain);
+        assert_eq!(segments[0].verdict, SegmentVerdict::Undetermined);
     }
 }

@@ -16,7 +16,7 @@ use super::{
     CPU, Engine, Observer, faces::Faces, owner::Client, owner::InferenceError, voices::Voice,
 };
 use crate::{
-    detect::{Detector, label_strip},
+    detect::{Detector, face_swap::FaceSwap, label_strip},
     media::{DecodeOptions, Event, Limits, MediaError, MediaInfo, MediaKind, Source, StreamKind},
     provenance,
     report::{
@@ -173,10 +173,13 @@ fn decode(
     let clock = Instant::now();
     let has = |kind| info.streams.iter().any(|s| s.kind == kind);
     let still = info.kind == MediaKind::Image;
-    let calibration_of_faces = engine.networks().face_swap().map(Detector::calibration);
+    let face_swap = engine.networks().face_swap();
+    let calibration_of_faces = face_swap.map(Detector::calibration);
     let calibration_of_voices = engine.networks().voice_clone().map(Detector::calibration);
     let step_ms = if engine.options.fps > 0.0 { (1_000.0 / engine.options.fps) as i64 } else { 40 };
-    let mut faces = Faces::new(client.clone(), step_ms, still);
+    // Without the network no picture is decoded.
+    let sides = face_swap.map_or_else(Vec::new, FaceSwap::sides);
+    let mut faces = Faces::new(client.clone(), step_ms, still, sides);
     let mut voices: BTreeMap<usize, Voice> = BTreeMap::new();
     let mut faults = Vec::new();
     let mut broken: Option<InferenceError> = None;

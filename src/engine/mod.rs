@@ -5,6 +5,7 @@
 //! them is bounded, so a slow network slows the decoders instead of filling the memory.
 
 mod faces;
+mod heat;
 mod job;
 mod networks;
 mod owner;
@@ -27,6 +28,7 @@ pub use networks::{Compared, TOLERANCE};
 use runner::Runner;
 
 use crate::{
+    detect::Tier,
     device::{self, DeviceError, Gpu},
     models::weights::{PrecisionChoice, WeightStore, WeightsError},
     nn::Precision,
@@ -42,6 +44,7 @@ pub struct ScanOptions {
     /// Files in work at the same time; 0 lets the engine choose.
     pub jobs: usize,
     pub device: DeviceChoice,
+    pub tier: Tier,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +69,7 @@ impl Default for ScanOptions {
             fps: DEFAULT_FPS,
             jobs: 0,
             device: DeviceChoice::Auto,
+            tier: Tier::default(),
         }
     }
 }
@@ -126,15 +130,16 @@ fn accelerator(
     ordinal: usize,
     weights: &WeightStore,
     detectors: &[DetectorKind],
+    tier: Tier,
 ) -> Result<Accelerator, EngineError> {
     let (device, gpu) =
         device::start(ordinal).map_err(|cause| EngineError::Device { ordinal, cause })?;
     let exact = weights.clone().with_precision(PrecisionChoice::F32);
-    let cpu = Networks::load(&exact, &Device::Cpu, detectors)?;
+    let cpu = Networks::load(&exact, &Device::Cpu, detectors, tier)?;
     // What the device does here was never seen before on this machine: a defect in a kernel must
     // not end the program where the CPU could do the work.
     catch_unwind(AssertUnwindSafe(|| {
-        let networks = Networks::load(weights, &device, detectors)
+        let networks = Networks::load(weights, &device, detectors, tier)
             .map_err(|cause| EngineError::Load { ordinal, cause })?;
         let compared = networks::self_test(&networks, &cpu)
             .map_err(|detail| EngineError::SelfTest { ordinal, detail })?;
@@ -147,12 +152,16 @@ fn accelerator(
     .map(|(networks, compared)| Accelerator { gpu, networks, cpu, compared })
 }
 
-/// Whether all networks answer on the GPU `ordinal` as they do on the CPU, and how far apart.
+/// Whether all networks of a tier answer on the GPU `ordinal` as they do on the CPU, and how far apart.
 ///
 /// # Errors
 /// Weights that cannot be loaded, a GPU that cannot be used, or the first answer that differs.
-pub fn self_test(ordinal: usize, weights: &WeightStore) -> Result<Vec<Compared>, EngineError> {
-    accelerator(ordinal, weights, &DetectorKind::ALL).map(|a| a.compared)
+pub fn self_test(
+    ordinal: usize,
+    weights: &WeightStore,
+    tier: Tier,
+) -> Result<Vec<Compared>, EngineError> {
+    accelerator(ordinal, weights, &DetectorKind::ALL, tier).map(|a| a.compared)
 }
 
 impl Engine {
@@ -163,7 +172,7 @@ impl Engine {
     /// # Errors
     /// Weights that cannot be loaded; a GPU that was asked for and cannot be used.
     pub fn new(options: ScanOptions, weights: &WeightStore) -> Result<Self, EngineError> {
-        let start = |ordinal| accelerator(ordinal, weights, &options.detectors);
+        let start = |ordinal| accelerator(ordinal, weights, &options.detectors, options.tier);
         let mut device_note = None;
         let found = match options.device {
             DeviceChoice::Cpu => None,
@@ -197,7 +206,7 @@ impl Engine {
                 (Some(found.gpu), Runner::new(found.cpu, Some(found.networks)))
             }
             None => {
-                let cpu = Networks::load(weights, &Device::Cpu, &options.detectors)?;
+                let cpu = Networks::load(weights, &Device::Cpu, &options.detectors, options.tier)?;
                 (None, Runner::new(cpu, None))
             }
         };
@@ -205,7 +214,11 @@ impl Engine {
         let mut sums = BTreeMap::new();
         let mut precisions = BTreeMap::new();
         for name in networks.names() {
-            sums.insert(name.to_owned(), weights.entry(name)?.sha256.clone());
+            let entry = weights.entry(name)?;
+            sums.insert(name.to_owned(), entry.sha256.clone());
+            if let Some(base) = &entry.base {
+                sums.insert(base.clone(), weights.entry(base)?.sha256.clone());
+            }
             let precision = match &gpu {
                 Some(_) => Precision::F32,
                 None => weights.precision(name, &Device::Cpu)?,
@@ -229,6 +242,7 @@ impl Engine {
                 ("detectors".to_owned(), serde_json::json!(names)),
                 ("fps".to_owned(), serde_json::json!(options.fps)),
                 ("precision".to_owned(), serde_json::json!(precisions)),
+                ("tier".to_owned(), serde_json::json!(options.tier.name())),
             ]),
         };
         Ok(Self { options, runner, gpu, info })
@@ -375,8 +389,9 @@ mod tests {
         let cpu = on(DeviceChoice::Cpu);
         let mut engine = on(DeviceChoice::Cpu);
         let store = WeightStore::open(None).unwrap();
-        let broken = Networks::load(&store, &Device::Cpu, &[]).unwrap();
-        let networks = Networks::load(&store, &Device::Cpu, &DetectorKind::ALL).unwrap();
+        let broken = Networks::load(&store, &Device::Cpu, &[], Tier::Fast).unwrap();
+        let networks =
+            Networks::load(&store, &Device::Cpu, &DetectorKind::ALL, Tier::Fast).unwrap();
         engine.runner = Runner::new(networks, Some(broken));
         engine.gpu = Some(Gpu {
             ordinal: 60_000,

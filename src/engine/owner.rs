@@ -11,7 +11,7 @@ use super::{
     networks::{Heard, Networks},
     runner::{Answer, Kind, Runner},
 };
-use crate::{face::Face, models::silero_vad::VadState};
+use crate::{detect::face_swap::{FaceCrop, FaceScore}, face::Face, models::silero_vad::VadState};
 
 /// Requests that wait before those who ask have to wait themselves.
 const QUEUE: usize = 32;
@@ -43,8 +43,8 @@ enum Request {
         reply: Sender<Answer<Vec<Face>>>,
     },
     Swap {
-        crops: Vec<Vec<u8>>,
-        reply: Sender<Answer<Vec<f32>>>,
+        crops: Vec<FaceCrop>,
+        reply: Sender<Answer<Vec<FaceScore>>>,
     },
     /// Whole frames of sound, and the state that the stream's last request gave back.
     Activity {
@@ -74,7 +74,7 @@ impl Client {
         self.ask(|reply| Request::Detect { rgb, width, height, reply })
     }
 
-    pub fn swap(&self, crops: Vec<Vec<u8>>) -> Ticket<Vec<f32>> {
+    pub fn swap(&self, crops: Vec<FaceCrop>) -> Ticket<Vec<FaceScore>> {
         self.ask(|reply| Request::Swap { crops, reply })
     }
 
@@ -217,9 +217,9 @@ fn unanswered() -> InferenceError {
 }
 
 /// Gives each requester its own scores.
-fn share(
-    parts: Vec<(usize, Sender<Answer<Vec<f32>>>)>,
-    run: impl FnOnce(&[usize]) -> Vec<Answer<Vec<f32>>>,
+fn share<T>(
+    parts: Vec<(usize, Sender<Answer<Vec<T>>>)>,
+    run: impl FnOnce(&[usize]) -> Vec<Answer<Vec<T>>>,
 ) {
     let (parts, replies): (Vec<usize>, Vec<_>) = parts.into_iter().unzip();
     for (reply, answer) in replies.into_iter().zip(run(&parts)) {

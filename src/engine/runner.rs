@@ -17,6 +17,8 @@ use std::{
 
 use candle_core::{Error, Result};
 
+use crate::report::DetectorKind;
+
 /// Why a network gave no answer.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{0}")]
@@ -37,7 +39,7 @@ impl Kind {
     fn name(self) -> &'static str {
         match self {
             Self::Detect => "face detector",
-            Self::Swap => crate::detect::face_swap::WEIGHTS,
+            Self::Swap => DetectorKind::FaceSwap.name(),
             Self::Activity => "voice activity",
             Self::Clone => crate::detect::voice_clone::WEIGHTS,
         }
@@ -285,7 +287,7 @@ mod tests {
                 assert_eq!(answers(&runner, &REQUESTS), right(), "{dies_at}");
             }
             let why = runner.lost().unwrap();
-            assert!(why.starts_with("face-swap-fast: DriverError(CUDA_ERROR_ILLEGAL"), "{why}");
+            assert!(why.starts_with("face-swap: DriverError(CUDA_ERROR_ILLEGAL"), "{why}");
             assert!(runner.accelerator().is_none());
             // Once lost, it is not asked again.
             let calls = runner.accelerator.as_ref().unwrap().calls.get();
@@ -301,10 +303,10 @@ mod tests {
             let runner = Runner::new(Fake::default(), gpu);
             let made = answers(&runner, &[&[1, 2], &[3, -1], &[4], &[-2]]);
             assert_eq!(made[0], Ok(vec![2, 4]));
-            let own = "face-swap-fast: expected a number from 0";
+            let own = "face-swap: expected a number from 0";
             assert_eq!(made[1], Err(own.to_owned()));
             assert_eq!(made[2], Ok(vec![8]));
-            assert_eq!(made[3], Err("face-swap-fast: a defect in this program".to_owned()));
+            assert_eq!(made[3], Err("face-swap: a defect in this program".to_owned()));
             // Not the device's fault.
             assert!(runner.lost().is_none());
         }

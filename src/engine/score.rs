@@ -11,10 +11,13 @@ use std::{
 
 use super::{Engine, Observer, job, owner};
 use crate::{
-    detect::Detector,
+    detect::{
+        Detector,
+        face_swap::{FaceCrop, Look},
+    },
     face::{crop, resample::Picture},
     media::{DecodeOptions, Event, Frame, Limits, MediaError, Source},
-    report::{DetectorKind, Failure, Reason, Report},
+    report::{DetectorKind, Failure, Reason, ReasonCode, Report},
     verdict::{
         calibration::{Calibration, logit},
         segments::{Rule, Window, pooled},
@@ -105,7 +108,7 @@ impl Engine {
     }
 
     fn score_crop(&self, client: &owner::Client, path: &Path) -> Scored {
-        let Some(calibration) = self.networks().face_swap().map(Detector::calibration) else {
+        let Some(detector) = self.networks().face_swap() else {
             return Scored::failed(
                 "inference_error",
                 "face-swap is not among the engine's detectors".to_owned(),
@@ -119,13 +122,24 @@ impl Engine {
             let message = format!("{}: a picture without pixels", path.display());
             return Scored::failed("decode_error", message);
         };
-        match client.swap(vec![crop::precropped(picture)]).wait() {
+        let frame = crop::precropped(picture);
+        let crop = FaceCrop::new(picture, frame, &detector.sides(), Look::Close);
+        match client.swap(vec![crop]).wait() {
             Ok(scores) => {
-                let score = scores.first().copied();
+                let score = scores.first();
+                let strange = score.filter(|s| s.distance > 1.0).map(|s| {
+                    Reason::new(
+                        ReasonCode::OutOfDomain,
+                        format!(
+                            "{:.2} times the limit away from what the network knows",
+                            s.distance
+                        ),
+                    )
+                });
                 Scored {
-                    score,
-                    probability: score.map(|s| calibration.probability(s)),
-                    reasons: Vec::new(),
+                    score: score.map(|s| s.logit),
+                    probability: score.map(|s| detector.calibration().probability(s.logit)),
+                    reasons: strange.into_iter().collect(),
                     error: None,
                 }
             }
@@ -187,7 +201,7 @@ impl Engine {
     }
 }
 
-/// A track's windows pooled as one stretch; all count alike here.
+/// A track's windows pooled as one stretch; all count alike here, those out of the domain too.
 fn pool(track: &crate::report::Track, rule: &Rule, calibration: &Calibration) -> Option<f32> {
     let windows: Vec<Window> = track
         .windows
@@ -197,6 +211,7 @@ fn pool(track: &crate::report::Track, rule: &Rule, calibration: &Calibration) ->
             end_ms: w.end_ms,
             logit: logit(w.probability),
             weight: 1.0,
+            distance: 0.0,
         })
         .collect();
     pooled(&windows, rule, calibration).map(|s| s.probability)

@@ -212,6 +212,7 @@ impl Voice {
                 end_ms: to_ms(end),
                 logit: calibration.logit(score),
                 weight,
+                distance: 0.0,
             })
             .collect();
         let judged = windows.len();

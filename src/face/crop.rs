@@ -10,9 +10,6 @@ use super::{
     resample::{Picture, resample},
 };
 
-/// Side of the square that the network sees, in pixels.
-pub const SIDE: usize = 144;
-
 /// How far each edge moves outwards, as a fraction of the box's width or height.
 const LEFT: f32 = 0.05;
 const TOP: f32 = -0.11;
@@ -29,20 +26,29 @@ pub fn frame(face: &Rect) -> Rect {
     Rect { x0, y0, x1: x1.max(x0 + 1.0), y1: y1.max(y0 + 1.0) }
 }
 
-/// `SIDE * SIDE * 3` bytes of RGB.
-pub fn crop(picture: Picture<'_>, face: &Rect) -> Vec<u8> {
-    resample(picture, frame(face), SIDE, SIDE)
+/// `side * side * 3` bytes of RGB, straight from the pixels of a rectangle, stretched to a square.
+pub fn cut(picture: Picture<'_>, frame: Rect, side: usize) -> Vec<u8> {
+    resample(picture, frame, side, side)
 }
 
-/// A picture that already is one face in this framing.
-pub fn precropped(picture: Picture<'_>) -> Vec<u8> {
-    let whole = Rect { x0: 0.0, y0: 0.0, x1: picture.width as f32, y1: picture.height as f32 };
-    resample(picture, whole, SIDE, SIDE)
+/// The frame of a picture that already is one face in this framing.
+pub fn precropped(picture: Picture<'_>) -> Rect {
+    Rect { x0: 0.0, y0: 0.0, x1: picture.width as f32, y1: picture.height as f32 }
+}
+
+/// A frame less a 28th of its width and height at each edge.
+pub fn tighter(frame: Rect) -> Rect {
+    let (x, y) = ((frame.width() / 28.0).round(), (frame.height() / 28.0).round());
+    let (x0, y0) = (frame.x0 + x, frame.y0 + y);
+    Rect { x0, y0, x1: (frame.x1 - x).max(x0 + 1.0), y1: (frame.y1 - y).max(y0 + 1.0) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Of the golden crops.
+    const SIDE: usize = 144;
 
     #[test]
     fn the_frame_follows_the_documented_fractions() {
@@ -70,7 +76,7 @@ mod tests {
         assert_eq!(want.shape(), [boxes.len() / 4, SIDE, SIDE, 3]);
         for (b, want) in boxes.chunks_exact(4).zip(want.data().chunks_exact(SIDE * SIDE * 3)) {
             let face = Rect { x0: b[0], y0: b[1], x1: b[0] + b[2], y1: b[1] + b[3] };
-            let got = crop(picture, &face);
+            let got = cut(picture, frame(&face), SIDE);
             let worst = got.iter().zip(want).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
             // One grey level: the two add up in another order before they round.
             assert!(worst <= 1, "{b:?}: {worst}");

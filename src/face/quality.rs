@@ -1,8 +1,11 @@
 //! How well one face can be judged: size, blur, pose and compression, with the reasons that the
 //! report carries.
 
-use super::{Face, Rect, crop::SIDE, resample::Picture};
+use super::{Face, Rect, resample::Picture};
 use crate::report::ReasonCode;
+
+/// Side of the crops that are measured: the limits of sharpness hold at this scale.
+pub const SIDE: usize = 144;
 
 /// Shorter side of the face in pixels: below the first nothing is judged, below the second the
 /// window counts less. The training crops were 36 pixels at the smallest.
@@ -30,7 +33,7 @@ pub struct Quality {
 }
 
 impl Quality {
-    /// `crop`: the face as [`super::crop::crop`] cut it from `picture`.
+    /// `crop`: the face as [`super::crop::cut`] took it from `picture`, `SIDE` pixels wide and high.
     pub fn measure(picture: Picture<'_>, face: &Face, crop: &[u8]) -> Self {
         Self {
             side: face.rect.width().min(face.rect.height()),

@@ -3,6 +3,8 @@
 //! A network lists the tensors that its weights file must hold (`shapes`), so that a file can be
 //! verified without building anything, and is built from verified [`Tensors`](weights::Tensors).
 
+pub mod dinov2;
+pub mod domain;
 pub mod efficientnet_lite;
 mod inverted_residual;
 pub mod silero_vad;
@@ -15,6 +17,18 @@ use crate::nn::{Conv2d, ConvConfig, Precision};
 /// Name and shape of every tensor in a weights file.
 pub type Shapes = Vec<(String, Vec<usize>)>;
 
+/// What a face network says of each crop.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct FaceOutput {
+    /// That the face was forged, higher = fake.
+    pub logits: Vec<f32>,
+    /// That each cell of the crop was altered, as logits: `side * side` of them, row by row.
+    pub cells: Vec<Vec<f32>>,
+    pub side: usize,
+    /// What [`domain::Domain`] measures.
+    pub features: Vec<Vec<f32>>,
+}
+
 /// What the weights file of a network holds; `None` for a network that this program does not know.
 pub fn expected_shapes(network: &str) -> Option<Shapes> {
     match network {
@@ -22,6 +36,8 @@ pub fn expected_shapes(network: &str) -> Option<Shapes> {
         efficientnet_lite::NETWORK => Some(efficientnet_lite::shapes()),
         voice_cnn::NETWORK => Some(voice_cnn::shapes()),
         silero_vad::NETWORK => Some(silero_vad::shapes()),
+        dinov2::NETWORK => Some(dinov2::shapes()),
+        dinov2::BASE => Some(dinov2::base_shapes()),
         _ => None,
     }
 }

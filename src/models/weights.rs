@@ -61,9 +61,14 @@ pub struct WeightEntry {
     #[serde(default)]
     pub metrics: BTreeMap<String, Metric>,
     pub calibration: Option<Calibration>,
+    pub domain: Option<DomainLimit>,
     /// The lowest precision that moves its AUC by less than 0.001, as measured in its model card.
     #[serde(default)]
     pub precision: Precision,
+    /// The entry that these weights are a difference to.
+    pub base: Option<String>,
+    /// The command that installs the file, for one that does not ship.
+    pub installed_by: Option<String>,
 }
 
 /// A measured figure.
@@ -87,6 +92,15 @@ pub struct Calibration {
     pub fitted_on: String,
 }
 
+/// From where on an input is unlike what the network was trained on.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DomainLimit {
+    /// The distance that [`crate::models::domain::Domain`] measures.
+    pub threshold: f64,
+    pub fitted_on: String,
+}
+
 /// Why weights cannot be used. Every message is one line and names the file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -104,6 +118,10 @@ pub enum WeightsError {
     NoCalibration { manifest: PathBuf, name: String },
     #[error("{}: missing, although the manifest lists it as `{name}`", .file.display())]
     Missing { file: PathBuf, name: String },
+    #[error("{}: not installed; it does not ship, `{command}` installs it", .file.display())]
+    NotInstalled { file: PathBuf, command: String },
+    #[error("{}: entry `{name}` has no domain", .manifest.display())]
+    NoDomain { manifest: PathBuf, name: String },
     #[error("{}: cannot be read: {source}", .file.display())]
     Io { file: PathBuf, source: std::io::Error },
     #[error("{}: truncated: {found} of {expected} bytes", .file.display())]
@@ -185,6 +203,13 @@ impl WeightStore {
             entry.name = name;
             entries.push(entry);
         }
+        for entry in &entries {
+            let Some(base) = &entry.base else { continue };
+            if !entries.iter().any(|other| other.name == *base && other.base.is_none()) {
+                let name = &entry.name;
+                return Err(wrong(format!("`{name}`: no entry `{base}` that it could stand on")));
+            }
+        }
         let precision = PrecisionChoice::default();
         Ok(Self { folder: folder.to_path_buf(), entries, precision })
     }
@@ -231,6 +256,17 @@ impl WeightStore {
     /// No such entry, or one without a calibration.
     pub fn calibration(&self, name: &str) -> Result<&Calibration, WeightsError> {
         self.entry(name)?.calibration.as_ref().ok_or_else(|| WeightsError::NoCalibration {
+            manifest: self.folder.join(MANIFEST),
+            name: name.to_owned(),
+        })
+    }
+
+    /// From where on an input is unlike what this network was trained on.
+    ///
+    /// # Errors
+    /// No such entry, or one that does not say.
+    pub fn domain(&self, name: &str) -> Result<&DomainLimit, WeightsError> {
+        self.entry(name)?.domain.as_ref().ok_or_else(|| WeightsError::NoDomain {
             manifest: self.folder.join(MANIFEST),
             name: name.to_owned(),
         })
@@ -287,14 +323,31 @@ impl WeightStore {
         Ok(Tensors { file, tensors, precision: self.precision(name, device)? })
     }
 
+    /// As [`load`](Self::load), of the entry that `name` is a difference to.
+    ///
+    /// # Errors
+    /// Also an entry without a base.
+    pub fn load_base(&self, name: &str, device: &Device) -> Result<Tensors, WeightsError> {
+        match &self.entry(name)?.base {
+            Some(base) => self.load(base, device),
+            None => Err(WeightsError::Manifest {
+                manifest: self.folder.join(MANIFEST),
+                detail: format!("`{name}`: `base` is missing"),
+            }),
+        }
+    }
+
     /// The bytes of a file that is whole.
     fn checked(&self, entry: &WeightEntry) -> Result<Vec<u8>, WeightsError> {
         let file = self.folder.join(&entry.file);
         let data = std::fs::read(&file).map_err(|source| {
-            if source.kind() == std::io::ErrorKind::NotFound {
-                WeightsError::Missing { file: file.clone(), name: entry.name.clone() }
-            } else {
-                WeightsError::Io { file: file.clone(), source }
+            let file = file.clone();
+            match &entry.installed_by {
+                _ if source.kind() != std::io::ErrorKind::NotFound => {
+                    WeightsError::Io { file, source }
+                }
+                Some(command) => WeightsError::NotInstalled { file, command: command.clone() },
+                None => WeightsError::Missing { file, name: entry.name.clone() },
             }
         })?;
         let found = data.len() as u64;
@@ -444,7 +497,13 @@ mod tests {
         let store = WeightStore::open(Some(&shipped())).unwrap();
         assert!(store.entries().len() >= 2);
         for entry in store.entries() {
-            store.verify(&entry.name).unwrap();
+            match store.verify(&entry.name) {
+                // Whole where it is there.
+                Err(WeightsError::NotInstalled { file, command }) => {
+                    println!("{} is not installed ({command})", file.display());
+                }
+                verified => verified.unwrap(),
+            }
             if let Some(licence) = &entry.licence_file {
                 assert!(store.folder().join(licence).is_file(), "{licence}");
             }
@@ -561,6 +620,24 @@ mod tests {
         assert!(text.contains("plain file name"), "{text}");
         let text = open(&format!("schema = 1\n[x]\nfile = \"a\"\nfil = 1\n{rest}"));
         assert!(text.contains("fil"), "{text}");
+        let text = open(&format!("schema = 1\n[x]\nfile = \"a\"\nbase = \"y\"\n{rest}"));
+        assert!(text.contains("`x`: no entry `y`"), "{text}");
+    }
+
+    #[test]
+    fn weights_that_do_not_ship_are_told_from_lost_ones() {
+        let (folder, file) = copy();
+        let manifest = fs::read_to_string(folder.path().join(MANIFEST)).unwrap();
+        let bring = "network = \"yunet\"\ninstalled_by = \"scripts/bring\"";
+        let manifest = manifest.replace("network = \"yunet\"", bring);
+        fs::write(folder.path().join(MANIFEST), manifest).unwrap();
+        let store = WeightStore::open(Some(folder.path())).unwrap();
+        store.verify("yunet").unwrap();
+        let text = store.load_base("yunet", &Device::Cpu).unwrap_err().to_string();
+        assert!(text.contains("`base` is missing"), "{text}");
+        fs::remove_file(file).unwrap();
+        let text = complaint(folder.path());
+        assert!(text.contains("not installed") && text.contains("`scripts/bring`"), "{text}");
     }
 
     #[test]

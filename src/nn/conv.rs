@@ -110,16 +110,11 @@ impl Conv2d {
                 let (tap, c) = (i / per_group, i % per_group);
                 values[(o * per_group + c) * kh * kw + tap]
             };
-            let mut precision = Precision::F32;
-            let mut matrix_isa = isa;
-            if pointwise((kh, kw), &config) && config.precision == Precision::Bf16 {
-                precision = Precision::Bf16;
-                if isa == Isa::Avx512 && Isa::Avx512Bf16.is_available() {
-                    matrix_isa = Isa::Avx512Bf16;
-                }
-            }
+            let precision =
+                if pointwise((kh, kw), &config) { config.precision } else { Precision::F32 };
             let k = kh * kw * per_group;
-            let packed = Packed::new(matrix_isa, precision, out, k, at, bias.as_deref());
+            let isa = matrix_isa(isa, precision);
+            let packed = Packed::new(isa, precision, out, k, at, bias.as_deref());
             (per_group, Weights::Matrix(packed))
         } else if config.groups == out && per_group == 1 {
             let mut taps = vec![0.0; values.len()];
@@ -353,6 +348,15 @@ impl Conv2d {
     }
 }
 
+/// The set for a matrix in `precision` where other layers run with `isa`.
+fn matrix_isa(isa: Isa, precision: Precision) -> Isa {
+    if precision == Precision::Bf16 && isa == Isa::Avx512 && Isa::Avx512Bf16.is_available() {
+        Isa::Avx512Bf16
+    } else {
+        isa
+    }
+}
+
 /// Whether each output pixel comes from one input pixel.
 fn pointwise(kernel: (usize, usize), config: &ConvConfig) -> bool {
     kernel == (1, 1) && config.stride == (1, 1) && config.padding == Padding::default()
@@ -494,11 +498,24 @@ pub struct Linear {
 }
 
 impl Linear {
-    /// `weight`: [out, in]; `bias`: [out].
+    /// In f32. `weight`: [out, in]; `bias`: [out].
     ///
     /// # Errors
     /// Other shapes.
     pub fn new(weight: &Tensor, bias: Option<&Tensor>, activation: Activation) -> Result<Self> {
+        Self::with_precision(weight, bias, activation, Precision::F32)
+    }
+
+    /// As [`new`](Self::new), in a precision, which layers on a GPU do not heed.
+    ///
+    /// # Errors
+    /// Other shapes.
+    pub fn with_precision(
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        activation: Activation,
+        precision: Precision,
+    ) -> Result<Self> {
         let (out, k) = weight.dims2()?;
         if out == 0 || k == 0 {
             bail!("linear: empty weight {:?}", weight.dims());
@@ -509,7 +526,14 @@ impl Linear {
         let bias = bias_values("linear", bias, out)?;
         let at = |o: usize, i: usize| values[o * k + i];
         Ok(Self {
-            weights: Packed::new(Isa::best(), Precision::F32, out, k, at, bias.as_deref()),
+            weights: Packed::new(
+                matrix_isa(Isa::best(), precision),
+                precision,
+                out,
+                k,
+                at,
+                bias.as_deref(),
+            ),
             activation,
             #[cfg(feature = "cuda")]
             device_weights,
@@ -523,6 +547,14 @@ impl Linear {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let n = self.batch(x.layout())?;
         shaped(&x.contiguous()?.apply_op1_no_bwd(self)?, (n, self.weights.out))
+    }
+
+    pub(super) fn packed(&self) -> &Packed {
+        &self.weights
+    }
+
+    pub(super) fn activation(&self) -> Activation {
+        self.activation
     }
 
     fn batch(&self, layout: &Layout) -> Result<usize> {

@@ -19,11 +19,13 @@ mod pool;
 mod separable;
 mod simd;
 mod team;
+mod transformer;
 
 pub use conv::{Conv2d, ConvConfig, Linear, Padding};
 pub use pool::{global_avg_pool, max_pool_2x2, mean_std_pool, upsample_2x_add};
 pub use separable::Separable;
 pub use simd::Isa;
+pub use transformer::{EncoderBlock, EncoderLayers, LayerNorm};
 
 use candle_core::{CpuStorage, Layout, Result, Shape, Tensor, bail};
 

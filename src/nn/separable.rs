@@ -235,7 +235,7 @@ fn with_scratch(run: impl FnOnce(&mut Scratch)) {
 }
 
 /// Room for `values` values of 4 bytes, with whatever was left in it.
-fn room(buffer: &mut Vec<Line>, values: usize) -> *mut f32 {
+pub(super) fn room(buffer: &mut Vec<Line>, values: usize) -> *mut f32 {
     let lines = values.div_ceil(16);
     if buffer.len() < lines {
         buffer.resize(lines, Line::default());

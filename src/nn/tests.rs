@@ -5,7 +5,7 @@ use candle_core::{Device, Tensor};
 use super::*;
 
 #[path = "../../tests/common/random.rs"]
-mod random;
+pub(super) mod random;
 use random::{ACTIVATIONS, Random, apply};
 
 fn values(t: &Tensor) -> Vec<f32> {

@@ -247,6 +247,90 @@ pub struct Segment {
     pub peak_probability: Option<f32>,
     pub verdict: SegmentVerdict,
     pub reasons: Vec<Reason>,
+    /// Where the face was altered; for judged faces only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heat_map: Option<HeatMap>,
+}
+
+/// Where on a face crop something was altered: a grid over the crop, which reaches from the
+/// forehead to the chin and a little beyond the cheeks, upright as the picture shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HeatMap {
+    pub columns: usize,
+    pub rows: usize,
+    /// How likely each cell was altered, 0 to 1, averaged over the segment's windows as its
+    /// probability is: row by row from the top left.
+    pub values: Vec<f32>,
+}
+
+/// The parts of a face from the top of its crop down, and where each ends as a share of the crop's
+/// height. In training crops eyes lie at 0.28, the nose's tip at 0.50 and the mouth at 0.70
+/// (medians).
+const PARTS: [(&str, f32); 5] =
+    [("forehead", 0.2), ("eyes", 0.4), ("nose", 0.6), ("mouth", 0.8), ("chin", 1.0)];
+/// A map that nowhere reaches this singles out no place.
+const LEAST_HEAT: f32 = 0.25;
+/// A part is named where its mean is at least this share of the hottest part's.
+const NEAR_HOTTEST: f32 = 0.8;
+/// A side is named where it is hotter than the other by this.
+const ONE_SIDED: f32 = 1.5;
+
+impl HeatMap {
+    /// Where most was altered, in words: `mouth and chin`, `the whole face`, `eyes, left side`
+    /// (the picture's left). `None` where no place stands out from a face at rest.
+    pub fn place(&self) -> Option<String> {
+        if self.columns == 0 || self.values.len() != self.columns * self.rows {
+            return None;
+        }
+        let rows: Vec<&[f32]> = self.values.chunks_exact(self.columns).collect();
+        let mean = |cells: &mut dyn Iterator<Item = f32>| {
+            let (n, sum) = cells.fold((0.0, 0.0), |(n, sum), cell| (n + 1.0f32, sum + cell));
+            if n > 0.0 { sum / n } else { 0.0 }
+        };
+        let mut top = 0.0;
+        let parts: Vec<(&str, &[&[f32]])> = PARTS
+            .iter()
+            .map(|&(name, end)| {
+                let row = |share: f32| (share * self.rows as f32).round() as usize;
+                let part = &rows[row(top)..row(end).min(rows.len())];
+                top = end;
+                (name, part)
+            })
+            .collect();
+        // Ears and what lies beside the face dilute every part alike.
+        let edge = self.columns / 6;
+        let inner = edge..self.columns - edge;
+        let heat = |part: &[&[f32]]| {
+            mean(&mut part.iter().flat_map(|row| row[inner.clone()].iter().copied()))
+        };
+        let hottest = parts.iter().map(|(_, part)| heat(part)).fold(0.0, f32::max);
+        if hottest < LEAST_HEAT {
+            return None;
+        }
+        let named: Vec<_> =
+            parts.iter().filter(|(_, part)| heat(part) >= NEAR_HOTTEST * hottest).collect();
+        let names: Vec<&str> = named.iter().map(|(name, _)| *name).collect();
+        let mut text = match names.as_slice() {
+            [most @ .., last] if !most.is_empty() && names.len() < 4 => {
+                format!("{} and {last}", most.join(", "))
+            }
+            [one] => (*one).to_owned(),
+            _ => "the whole face".to_owned(),
+        };
+        let half = |columns: std::ops::Range<usize>| {
+            let rows = named.iter().flat_map(|(_, part)| part.iter());
+            mean(&mut rows.flat_map(|row| row[columns.clone()].iter().copied()))
+        };
+        let middle = self.columns / 2;
+        let left = half(0..middle);
+        let right = half(self.columns - middle..self.columns);
+        if left > ONE_SIDED * right {
+            text += ", left side";
+        } else if right > ONE_SIDED * left {
+            text += ", right side";
+        }
+        Some(text)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -457,6 +541,9 @@ mod tests {
             ("probability over 1", set("/segments/1/probability", json!(1.5))),
             ("window below 0", set("/tracks/0/windows/0/probability", json!(-0.1))),
             ("uncertainty over 0.5", set("/segments/1/uncertainty", json!(0.6))),
+            ("cell over 1", set("/segments/1/heat_map/values/4", json!(1.2))),
+            ("no columns", set("/segments/1/heat_map/columns", json!(0))),
+            ("map without rows", without("/segments/1/heat_map", "rows")),
             ("unknown reason", set("/reasons/0/code", json!("bad_weather"))),
             ("unknown verdict", set("/segments/1/verdict", json!("perhaps"))),
             ("short sha256", set("/media/sha256", json!("cdcd"))),
@@ -511,6 +598,25 @@ mod tests {
         assert_eq!(reasons, ours);
         let detectors = codes("/$defs/segment/properties/detector/enum");
         assert_eq!(detectors, DetectorKind::ALL.map(|d| json!(d.name())));
+    }
+
+    #[test]
+    fn a_heat_map_says_where() {
+        let place = |hot: &dyn Fn(usize, usize) -> bool| {
+            let cell = |i: usize| if hot(i / 9, i % 9) { 0.8 } else { 0.1 };
+            HeatMap { columns: 9, rows: 9, values: (0..81).map(cell).collect() }.place()
+        };
+        assert_eq!(place(&|y, _| y >= 5).as_deref(), Some("mouth and chin"));
+        assert_eq!(place(&|y, _| (2..4).contains(&y)).as_deref(), Some("eyes"));
+        assert_eq!(place(&|y, x| y >= 2 && (1..8).contains(&x)).as_deref(), Some("the whole face"));
+        assert_eq!(place(&|y, x| y >= 7 && x < 4).as_deref(), Some("chin, left side"));
+        assert_eq!(
+            place(&|y, x| (4..7).contains(&y) && x > 4).as_deref(),
+            Some("nose and mouth, right side")
+        );
+        assert_eq!(place(&|_, _| false), None);
+        let bad = HeatMap { columns: 3, rows: 2, values: vec![1.0] };
+        assert_eq!(bad.place(), None);
     }
 
     #[test]

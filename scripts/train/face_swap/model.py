@@ -8,8 +8,13 @@ blocks  16 inverted residual blocks, see BLOCKS: [expand 1x1, BN, ReLU6] (absent
         is 1) -> depthwise k x k with the block's stride, BN, ReLU6 -> project 1x1, BN (linear).
         Where stride is 1 and channels are unchanged, the block's input is added. No squeeze and
         excitation.
-mask    (only with the side output, see below) conv 1x1 with bias, 112 -> 1, on the 9 x 9 output of
-        block 10: the logit that this cell of the face was altered
+mask    on the 9 x 9 output of block 10: conv 3x3 with bias, 112 -> 32, ReLU -> conv 1x1 with bias
+        to 1, plus `prior` [9, 9]: the logit b that this cell was altered if the face was forged.
+        With the face's own logit a, the logit that it was altered is that of sigmoid(a) sigmoid(b):
+        -log(exp(softplus(-a) + softplus(-b)) - 1)
+features of the domain model: the mean and the standard deviation (population, sqrt(v + 1e-5)) of
+        each channel of the outputs of blocks 4, 7 and 10: 2 x (40 + 80 + 112), each block's means
+        before its deviations
 head    conv 1x1, 320 -> 1280, BN, ReLU6 -> mean over the 5 x 5 positions -> linear to 1
 
 Padding is symmetric, k // 2 on all four sides, at every convolution including those of stride 2:
@@ -19,7 +24,8 @@ trained with it; fine-tuning absorbs the half-pixel shift. Sizes: 144 -> 72 -> 7
 
 Tensors are named as in `state_dict()`: stem.conv.weight, stem.bn.{weight,bias,running_mean,
 running_var}, blocks.N.{expand,depthwise,project}.{conv,bn}.*, head.{conv,bn}.*,
-classifier.{weight,bias}. The export is f16 throughout and BN is left unfolded; the program computes
+classifier.{weight,bias}, mask.{conv,out}.{weight,bias}, mask.prior; domain.* is described in
+heads.py. The export is f16 throughout and BN is left unfolded; the program computes
 in f32.
 """
 
@@ -53,6 +59,9 @@ BLOCKS = []
 # The last block at 9 x 9, where the mask is read off, and that side.
 MASK_AT = 10
 CELLS = 9
+MASK_HIDDEN = 32
+FEATURES_AT = (4, 7, 10)
+FEATURES_EPS = 1e-5
 for _count, _kernel, _stride, _expansion, _out in STAGES:
     for _i in range(_count):
         _in = BLOCKS[-1][1] if BLOCKS else STEM
@@ -86,8 +95,30 @@ class Block(nn.Module):
         return x + y if self.residual else y
 
 
+class Mask(nn.Module):
+    """The logits that cells were altered if the face was forged, from block MASK_AT's output."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(BLOCKS[MASK_AT][1], MASK_HIDDEN, 3, padding=1)
+        self.out = nn.Conv2d(MASK_HIDDEN, 1, 1)
+        self.prior = nn.Parameter(torch.zeros(CELLS, CELLS))
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, x):
+        return self.out(nn.functional.relu(self.conv(x))).squeeze(1) + self.prior
+
+
+def joint(a, b):
+    """The logit of sigmoid(a) * sigmoid(b)."""
+    s = nn.functional.softplus(-a) + nn.functional.softplus(-b)
+    # From 40 on the sigmoids' product and its logit's exponential are the same number.
+    return torch.where(s > 40, -s, -torch.log(torch.expm1(s.clamp(max=40))))
+
+
 class FaceSwapNet(nn.Module):
-    def __init__(self, dropout=0.2, masked=True):
+    def __init__(self, dropout=0.2):
         super().__init__()
         self.stem = ConvBn(3, STEM, 3, 2)
         self.blocks = nn.ModuleList(Block(*b) for b in BLOCKS)
@@ -97,18 +128,26 @@ class FaceSwapNet(nn.Module):
         nn.init.zeros_(self.classifier.weight)
         nn.init.zeros_(self.classifier.bias)
 
-        self.mask = nn.Conv2d(BLOCKS[MASK_AT][1], 1, 1) if masked else None
+        self.mask = Mask()
+
+    def inside(self, x):
+        """The logits [N], what the mask is read off [N, 112, 9, 9], and the features [N, 464]."""
+        x = self.stem(x)
+        seen, features = None, []
+        for at, block in enumerate(self.blocks):
+            x = block(x)
+            if at in FEATURES_AT:
+                features += [x.mean((2, 3)), (x.var((2, 3), correction=0) + FEATURES_EPS).sqrt()]
+            if at == MASK_AT:
+                seen = x
+        x = self.head(x).mean((2, 3))
+        return self.classifier(self.dropout(x)).squeeze(1), seen, torch.cat(features, 1)
 
     def both(self, x):
         """The logits [N], and those of the mask's cells [N, 9, 9]."""
-        x = self.stem(x)
-        mask = None
-        for at, block in enumerate(self.blocks):
-            x = block(x)
-            if at == MASK_AT and self.mask is not None:
-                mask = self.mask(x).squeeze(1)
-        x = self.head(x).mean((2, 3))
-        return self.classifier(self.dropout(x)).squeeze(1), mask
+        logits, seen, _ = self.inside(x)
+        # The face's logit learns from whole faces only.
+        return logits, joint(logits.detach()[:, None, None], self.mask(seen))
 
     def forward(self, x):
         return self.both(x)[0]
@@ -167,9 +206,10 @@ def export(state, path):
 
 def load_export(path, device="cpu"):
     """The network as the program sees it: weights rounded to f16, arithmetic in f32."""
-    state = {name: tensor.float() for name, tensor in load_file(str(path)).items()}
-    model = FaceSwapNet(masked="mask.weight" in state)
+    state = {name: tensor.float() for name, tensor in load_file(str(path)).items() if not name.startswith("domain.")}
+    model = FaceSwapNet()
     missing, unexpected = model.load_state_dict(state, strict=False)
-    if unexpected or any("num_batches" not in m for m in missing):
+    # A file without a mask is one that heads.py has yet to fit.
+    if unexpected or any("num_batches" not in m and not m.startswith("mask.") for m in missing):
         raise ValueError(f"{path} is not a face-swap network: {missing}, {unexpected}")
     return model.eval().to(device)

