@@ -104,13 +104,14 @@ def faces(rgb, yunet):
     return [cut(rgb, crop_rectangle(*f), SIDE) for f in found]
 
 
-def package_faces(folder, yunet):
-    """(package, file, face name, crop) of every face; a face's name is frame.number."""
+def package_faces(folder, yunet, only=None):
+    """(package, file, face name, crop) of every face, of the files named in `only` if it is given;
+    a face's name is frame.number."""
     seen = set()
     for name, part, archive in archives(folder):
         for file, data in pictures(archive, part):
             # The same file lies in more than one package.
-            if (file, len(data)) in seen:
+            if (file, len(data)) in seen or (only is not None and file not in only):
                 continue
             seen.add((file, len(data)))
             for index, rgb in frames(data):
@@ -199,7 +200,7 @@ def main():
     else:
         with open(Path(__file__).with_name("foreign_labels.tsv"), newline="") as file:
             labels = {(r["file"], r["face"]): (r["label"], r["kind"]) for r in csv.DictReader(file, delimiter="\t")}
-        for package, file, face, crop in package_faces(args.fetch, yunet):
+        for package, file, face, crop in package_faces(args.fetch, yunet, {file for file, _ in labels}):
             label = labels.pop((file, face), None)
             if label is not None:
                 write(args.out, rows, f"p{len(rows):04}", crop, (*label, package, file, face))
