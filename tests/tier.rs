@@ -54,7 +54,7 @@ fn engine(weights: &Path, tier: Tier) -> Engine {
     Engine::new(options, &WeightStore::open(Some(weights)).unwrap()).unwrap()
 }
 
-/// The mean over both networks of the mean over four looks: as it is and cut tighter, straight and
+/// The mean over both networks, of which the large one counts three times, of the mean over four looks: as it is and cut tighter, straight and
 /// mirrored, at each network's side and straight from the picture's pixels.
 fn expected(weights: &Path) -> f32 {
     let store = WeightStore::open(Some(weights)).unwrap().with_precision(PrecisionChoice::F32);
@@ -71,16 +71,14 @@ fn expected(weights: &Path) -> f32 {
     let (x, y) = ((w / 28.0).round(), (h / 28.0).round());
     let mut sum = 0.0;
     for side in [dinov2::SIZE, efficientnet_lite::SIZE] {
-        for rect in [
-            Rect { x0: 0.0, y0: 0.0, x1: w, y1: h },
-            Rect { x0: x, y0: y, x1: w - x, y1: h - y },
-        ] {
+        for rect in
+            [Rect { x0: 0.0, y0: 0.0, x1: w, y1: h }, Rect { x0: x, y0: y, x1: w - x, y1: h - y }]
+        {
             let values: Vec<f32> = crop::cut(picture, rect, side)
                 .chunks_exact(3)
                 .flat_map(|p| {
-                    let at = |c: usize| {
-                        (f32::from(p[c]) / 255.0 - dinov2::MEAN[c]) / dinov2::STD[c]
-                    };
+                    let at =
+                        |c: usize| (f32::from(p[c]) / 255.0 - dinov2::MEAN[c]) / dinov2::STD[c];
                     [at(0), at(1), at(2)]
                 })
                 .collect();
@@ -88,10 +86,11 @@ fn expected(weights: &Path) -> f32 {
             let order: Vec<u32> = (0..side as u32).rev().collect();
             let order = Tensor::from_vec(order, side, &Device::Cpu).unwrap();
             let mirrored = straight.index_select(&order, 2).unwrap();
-            sum += logits(&straight, side) + logits(&mirrored, side);
+            let share = if side == dinov2::SIZE { 0.75 } else { 0.25 };
+            sum += share * (logits(&straight, side) + logits(&mirrored, side)) / 4.0;
         }
     }
-    sum / 8.0
+    sum
 }
 
 fn first_frame() -> veriscope::media::Frame {

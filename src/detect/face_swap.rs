@@ -26,12 +26,13 @@ pub fn weights(tier: Tier) -> &'static str {
     }
 }
 
-/// Names of all weights of a tier, bases aside. The accurate tier hears both networks: they err on
-/// different faces (`docs/models/face-swap.md`), and the fast one costs little beside the other.
-pub fn all_weights(tier: Tier) -> &'static [&'static str] {
+/// Names of all weights of a tier, bases aside, and how much each one's answer counts. The accurate
+/// tier hears both networks: they err on different faces (`docs/models/face-swap.md`), and the fast
+/// one costs little beside the other.
+fn networks(tier: Tier) -> &'static [(&'static str, f32)] {
     match tier {
-        Tier::Fast => &[FAST],
-        Tier::Accurate => &[ACCURATE, FAST],
+        Tier::Fast => &[(FAST, 1.0)],
+        Tier::Accurate => &[(ACCURATE, 3.0), (FAST, 1.0)],
     }
 }
 
@@ -44,10 +45,17 @@ enum Network {
 struct Expert {
     network: Network,
     domain: Domain,
+    /// How much its answer counts.
+    share: f32,
 }
 
 impl Expert {
-    fn load(store: &WeightStore, device: &Device, name: &str) -> Result<Self, WeightsError> {
+    fn load(
+        store: &WeightStore,
+        device: &Device,
+        name: &str,
+        share: f32,
+    ) -> Result<Self, WeightsError> {
         let tensors = store.load(name, device)?;
         let network = if name == ACCURATE {
             let base = store.load_base(name, device)?;
@@ -56,7 +64,7 @@ impl Expert {
             Network::Fast(Box::new(EfficientNetLite::new(&tensors)?))
         };
         let domain = Domain::new(&tensors, store.domain(name)?.threshold as f32)?;
-        Ok(Self { network, domain })
+        Ok(Self { network, domain, share })
     }
 
     /// Side of its input, and what is subtracted from R, G and B in 0..1 before they are divided.
@@ -188,7 +196,7 @@ pub struct FaceSwap {
 
 impl FaceSwap {
     pub fn load(store: &WeightStore, device: &Device, tier: Tier) -> Result<Self, WeightsError> {
-        let experts = all_weights(tier).iter().map(|name| Expert::load(store, device, name));
+        let experts = networks(tier).iter().map(|(name, n)| Expert::load(store, device, name, *n));
         Ok(Self {
             tier,
             experts: experts.collect::<Result<_, _>>()?,
@@ -198,8 +206,8 @@ impl FaceSwap {
     }
 
     /// Names of its weights in the manifest, bases aside.
-    pub fn all_weights(&self) -> &'static [&'static str] {
-        all_weights(self.tier)
+    pub fn all_weights(&self) -> impl Iterator<Item = &'static str> + use<> {
+        networks(self.tier).iter().map(|(name, _)| *name)
     }
 
     /// Height and width of the crops that its networks take.
@@ -220,18 +228,20 @@ impl Detector for FaceSwap {
         self.calibration
     }
 
-    /// The mean over looks and networks of the raw outputs; the first network's mean mask, since it
+    /// The mean over looks, and the weighted one over networks, of the raw outputs; the first network's mean mask, since it
     /// is the one that the tier is named after; the farthest network's distance, at the first look.
     fn score(&self, windows: &[FaceCrop]) -> candle_core::Result<Vec<FaceScore>> {
         let mut all: Vec<FaceScore> = Vec::with_capacity(windows.len());
+        let total: f32 = self.experts.iter().map(|e| e.share).sum();
         for (i, expert) in self.experts.iter().enumerate() {
             let looks: Vec<(&[u8], bool)> = windows.iter().flat_map(|w| w.looks(i)).collect();
             let mut scores = expert.looks(&looks, &self.device)?.into_iter();
             for (at, window) in windows.iter().enumerate() {
                 let mine: Vec<FaceScore> = scores.by_ref().take(window.looks(i).count()).collect();
-                let score = mean(mine).ok_or_else(|| {
+                let mut score = mean(mine).ok_or_else(|| {
                     candle_core::Error::Msg("a face without an answer".to_owned())
                 })?;
+                score.logit *= expert.share / total;
                 match all.get_mut(at) {
                     None => all.push(score),
                     Some(first) => {
@@ -240,9 +250,6 @@ impl Detector for FaceSwap {
                     }
                 }
             }
-        }
-        for score in &mut all {
-            score.logit /= self.experts.len() as f32;
         }
         Ok(all)
     }

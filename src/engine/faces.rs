@@ -203,10 +203,9 @@ impl Faces {
             };
             let held = crop::frame(&face.rect);
             let crop = FaceCrop::new(picture, held, &self.sides, look);
-            let plain = crop.plain(quality::SIDE).map_or_else(
-                || Cow::Owned(crop::cut(picture, held, quality::SIDE)),
-                Cow::Borrowed,
-            );
+            let plain = crop
+                .plain(quality::SIDE)
+                .map_or_else(|| Cow::Owned(crop::cut(picture, held, quality::SIDE)), Cow::Borrowed);
             let quality = Quality::measure(picture, &face, &plain);
             match quality.refusal() {
                 Some(code) => *track.refused.entry(code).or_default() += 1,

@@ -198,7 +198,8 @@ fn face(seed: u32, detector: &FaceSwap) -> Option<FaceCrop> {
     const SIDE: usize = 168;
     let rgb = picture(seed, SIDE, SIDE);
     let picture = Picture::new(SIDE, SIDE, &rgb)?;
-    let look = [Look::Straight, Look::Mirrored, Look::Close].into_iter().cycle().nth(seed as usize)?;
+    let look =
+        [Look::Straight, Look::Mirrored, Look::Close].into_iter().cycle().nth(seed as usize)?;
     Some(FaceCrop::new(picture, crop::precropped(picture), &detector.sides(), look))
 }
 

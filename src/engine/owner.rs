@@ -11,7 +11,11 @@ use super::{
     networks::{Heard, Networks},
     runner::{Answer, Kind, Runner},
 };
-use crate::{detect::face_swap::{FaceCrop, FaceScore}, face::Face, models::silero_vad::VadState};
+use crate::{
+    detect::face_swap::{FaceCrop, FaceScore},
+    face::Face,
+    models::silero_vad::VadState,
+};
 
 /// Requests that wait before those who ask have to wait themselves.
 const QUEUE: usize = 32;
