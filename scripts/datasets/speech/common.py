@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import importlib.metadata
+import importlib.util
 import io
+import sys
 import tarfile
+import types
 from pathlib import Path
 
 import numpy as np
 import soundfile as sf
+from scipy.signal import resample_poly
 
 RATE = 16_000
 
@@ -42,6 +47,17 @@ def read_index(data: Path) -> list[dict]:
     return rows
 
 
+def pyworld():
+    """The module. pyworld 0.3.5 asks pkg_resources for its version; new setuptools have it no more."""
+    if "pkg_resources" not in sys.modules and importlib.util.find_spec("pkg_resources") is None:
+        stub = types.ModuleType("pkg_resources")
+        stub.get_distribution = importlib.metadata.distribution
+        sys.modules["pkg_resources"] = stub
+    import pyworld as module
+
+    return module
+
+
 def fraction(name: str) -> float:
     """A fixed number in [0, 1) from a name: splits need no stored list."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48
@@ -51,6 +67,20 @@ def libri_split(speaker: str) -> str:
     """LibriSpeech speakers: 60 % train, 15 % dev, 25 % test."""
     x = fraction(f"libri/{speaker}")
     return "train" if x < 0.60 else "dev" if x < 0.75 else "test"
+
+
+def resample(x: np.ndarray, a: int, b: int) -> np.ndarray:
+    if a == b:
+        return x
+    g = int(np.gcd(a, b))
+    return resample_poly(x, b // g, a // g, window=("kaiser", 8.0)).astype(np.float32)
+
+
+def found(folder: Path, pattern: str) -> Path:
+    """The first file of this name under a folder."""
+    for path in sorted(folder.rglob(pattern)):
+        return path
+    raise FileNotFoundError(f"{folder}: no {pattern} in it")
 
 
 def trim(wave: np.ndarray, db: float = 35.0, keep: int = 800) -> np.ndarray:
