@@ -71,7 +71,7 @@ FAMILY = {
 }
 COPY = {
     "world", "griffinlim", "mb_melgan", "melgan", "lyra", "hifigan", "fargan", "dred", "codec2",
-    "own_vocos", "own_nsf",
+    "own_vocos", "own_nsf", "own_mbgan", "own_vq",
 }
 PROMPTS = {  # folder: corpus, split; es_MX is en_US's speaker and is left out
     "en_US_f_Allison": "train",
