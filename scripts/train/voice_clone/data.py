@@ -70,7 +70,7 @@ FAMILY = {
     "flashspeech:yourtts": "yourtts",
 }
 COPY = {
-    "world", "griffinlim", "mb_melgan", "melgan", "lyra", "hifigan", "fargan", "dred", "codec2",
+    "world", "griffinlim", "mb_melgan", "melgan", "lyra", "hifigan", "hifigan_fr", "fargan", "dred", "codec2",
     "own_vocos", "own_nsf", "own_mbgan", "own_vq",
 }
 PROMPTS = {  # folder: corpus, split; es_MX is en_US's speaker and is left out
