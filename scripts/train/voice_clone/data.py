@@ -1,9 +1,10 @@
 """Builds the cache of speech clips that training and evaluation read.
 
-    python data.py --data ../../../../shared/data/speech --gen GEN --prompts /usr/share/asterisk/sounds --out CACHE
+    python data.py --data ../../../../shared/data/speech --gen GEN --prompts /usr/share/asterisk/sounds --real REAL --out CACHE
 
 GEN is what `scripts/datasets/speech/copy_synthesis.py` and `tts.py` wrote. The
-prompts (Debian asterisk-core-sounds-*-g722) are optional. CACHE gets `waves.i16`
+prompts (Debian asterisk-core-sounds-*-g722) and REAL (what `real.py` there wrote) are
+optional. CACHE gets `waves.i16`
 (all sound, int16, 16 kHz), `clips.json` (what and where) and `summary.json`.
 
 Each clip is cut to its speech, brought to one level and stored together with
@@ -79,6 +80,23 @@ PROMPTS = {  # folder: corpus, split; es_MX is en_US's speaker and is left out
     "it_IT_m_Carlo": "test",
     "ru_RU_f_IvrvoiceRU": "test",
 }
+RECORDED = {  # package of real.py: split; what may share people is kept together
+    "fillets-ng-data-cs": "train",
+    "tuxpaint-stamps-default": "train",
+    "klettres-data": "train",
+    "ktuberling-data": "train",
+    "gcin-voice": "train",
+    "saytime": "train",
+    "codec2-examples": "train",
+    "asterisk-prompt-es-co": "train",
+    "asterisk-prompt-fr-armelle": "train",
+    "kajongg": "dev",
+    "fillets-ng-data-nl": "test",
+    "hedgewars-data": "test",
+    "asterisk-prompt-it-menardi": "test",
+    "pocketsphinx-testdata": "test",
+    "pyannote_audio-4.0.7": "test",
+}
 
 
 def corpus_and_split(row: dict) -> tuple[str, str]:
@@ -131,7 +149,24 @@ def prompts(folder: Path, splits: list[str], per_voice: int = 25) -> list[dict]:
     return clips
 
 
-def collect(data: Path, gen: Path, prompt_folder: Path | None, splits: list[str]) -> list[dict]:
+def recorded(folder: Path, splits: list[str]) -> list[dict]:
+    """What real.py wrote."""
+    clips = []
+    with (folder / "real.tsv").open(newline="", encoding="utf-8") as f:
+        for row in csv.DictReader(f, delimiter="\t"):
+            if RECORDED[row["corpus"]] not in splits:
+                continue
+            wave, _ = sf.read(folder / row["file"], dtype="int16")
+            clips.append(
+                dict(key="real/" + row["file"], label=0, corpus="real:" + row["corpus"], family="",
+                     split=RECORDED[row["corpus"]], speaker=row["speaker"], source="", wave=wave)
+            )
+    return clips
+
+
+def collect(
+    data: Path, gen: Path, prompt_folder: Path | None, real_folder: Path | None, splits: list[str]
+) -> list[dict]:
     rows = read_index(data)
     real = {r["key"]: r for r in rows if r["label"] == "bonafide"}
     clips = []
@@ -151,6 +186,8 @@ def collect(data: Path, gen: Path, prompt_folder: Path | None, splits: list[str]
         )
     if prompt_folder:
         clips += prompts(prompt_folder, splits)
+    if real_folder:
+        clips += recorded(real_folder, splits)
     for tsv in sorted(gen.glob("*.tsv")):
         with tsv.open(newline="", encoding="utf-8") as f:
             made = list(csv.DictReader(f, delimiter="\t"))
@@ -254,11 +291,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--gen", type=Path, required=True)
     parser.add_argument("--prompts", type=Path)
+    parser.add_argument("--real", type=Path, help="what scripts/datasets/speech/real.py wrote")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--splits", default="train,dev,test")
     args = parser.parse_args()
 
-    clips = collect(args.data, args.gen, args.prompts, args.splits.split(","))
+    clips = collect(args.data, args.gen, args.prompts, args.real, args.splits.split(","))
     add_codecs(clips)
     args.out.mkdir(parents=True, exist_ok=True)
     meta, at = [], 0
