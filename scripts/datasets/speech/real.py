@@ -13,8 +13,9 @@ real speech over music must not be the only speech over music.
 Everything follows from the names of the files. "Speaker" is what the package keeps in one
 folder: mostly one person, in a few folders (they end in `+`) more than one.
 
-Left out on purpose: what sounds like or is documented as synthesis (`Robot` in
-hedgewars-data, the announcer of redeclipse-data, qabcs-data with its 24 kHz words).
+Left out on purpose, since it is or may be synthesis (`Robot` in
+hedgewars-data, the announcer of redeclipse-data, qabcs-data with its 24 kHz words,
+ktuberling's Russian, tagged with a company's name for its engineer).
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def debian() -> list[Speaker]:
     for language in ("fr", "ru", "ro", "ca", "bg", "es", "be", "el", "da", "lt", "nl"):
         add("tuxpaint-stamps-default", "GPL-2", f"{language}+", language,
             f"tuxpaint/stamps/**/*_desc_{language}.ogg", 20)
-    for language in ("fr", "ca", "uk", "lt", "da", "ru", "wa", "el", "en", "de", "sl", "gl", "sr", "sv", "nds", "ro",
+    for language in ("fr", "ca", "uk", "lt", "da", "nn", "wa", "el", "en", "de", "sl", "gl", "sr", "sv", "nds", "ro",
                      "pt", "nl", "it", "ga", "es", "fi"):
         add("ktuberling-data", gpl2, language, language, f"ktuberling/sounds/{language}/*", 8)
     for language in ("ml", "es", "pt_BR", "it", "lt", "uk", "ru", "nds", "hu", "tn", "de", "cs", "nb", "da", "fr", "ar",
@@ -135,7 +136,7 @@ def clips_of(speaker: Speaker, root: Path) -> list[tuple[np.ndarray, list[str]]]
     """Clips with the files they were made from."""
     paths = [
         p for p in root.glob(speaker.files)
-        if p.is_file() and p.suffix in (".ogg", ".wav", ".au", ".gsm", ".mp3", ".flac", ".aiff", ".m4a")
+        if p.is_file() and p.suffix in (".ogg", ".opus", ".wav", ".au", ".gsm", ".mp3", ".flac", ".aiff", ".m4a")
         and re.search(speaker.only, p.name)
     ]
     paths.sort(key=lambda p: fraction(str(p.relative_to(root))))
