@@ -132,6 +132,18 @@ def pieces(wave: np.ndarray) -> list[np.ndarray]:
     return [*out, wave]
 
 
+def pause(wave: np.ndarray, name: str) -> np.ndarray:
+    """0.1 to 0.4 s of noise with level and colour of the recording's quietest 32 ms: no digital silence."""
+    size = 512
+    frames = wave[: len(wave) // size * size].reshape(-1, size).astype(np.float64)
+    quiet = frames[np.argmin((frames**2).mean(1))]
+    length = int(RATE * (0.1 + 0.3 * fraction("pause/" + name)))
+    noise = np.random.default_rng(int(fraction("noise/" + name) * 2**32)).normal(size=length + size - 1)
+    noise = np.convolve(noise, (quiet - quiet.mean()) * np.hanning(size), "valid")
+    level = np.sqrt(np.mean(quiet**2)) / max(np.sqrt(np.mean(noise**2)), 1e-9)
+    return np.round(noise * level).astype(np.int16)
+
+
 def clips_of(speaker: Speaker, root: Path) -> list[tuple[np.ndarray, list[str]]]:
     """Clips with the files they were made from."""
     paths = [
@@ -152,10 +164,10 @@ def clips_of(speaker: Speaker, root: Path) -> list[tuple[np.ndarray, list[str]]]
             if length + len(wave) > LONGEST:
                 clips.append((np.concatenate(parts[:-1]), names))
                 parts, names, length = [], [], 0
-            pause = np.zeros(int(RATE * (0.1 + 0.3 * fraction("pause/" + name))), np.int16)
-            parts += [to_int16(wave / 32768, LEVEL), pause]
+            wave = to_int16(wave / 32768, LEVEL)
+            parts += [wave, pause(wave, name)]
             names.append(name)
-            length += len(wave) + len(pause)
+            length += len(parts[-2]) + len(parts[-1])
             if length > RATE * (4.5 + 2.5 * fraction("length/" + names[0])):
                 clips.append((np.concatenate(parts[:-1]), names))
                 parts, names, length = [], [], 0
