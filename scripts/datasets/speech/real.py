@@ -100,7 +100,8 @@ def debian() -> list[Speaker]:
 
 
 PACKAGED = [  # PyPI
-    Speaker("pyannote:sample+", "en", "pyannote_audio-4.0.7", "MIT (package)", "pyannote_audio-4.0.7/pyannote/audio/sample/*.wav", 5),
+    Speaker("pyannote:sample+", "en", "pyannote_audio-4.0.7", "MIT (package)",
+            "pyannote_audio-4.0.7/pyannote/audio/sample/*.wav", 5),
 ]
 
 

