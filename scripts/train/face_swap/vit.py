@@ -16,7 +16,7 @@ mask    each patch token's 2 x 384 values of the two taps -> linear to the logit
         the face was altered; 12 x 12 of them.
 
 Two files make the network. The base, dinov2-vit-s14.safetensors in f16, holds DINOv2's own tensors
-and is not ours; scripts/setup --accurate makes it. It has the names of the state dict but for two:
+and is not ours; scripts/setup makes it. It has the names of the state dict but for two:
 `positions` [1370, 384] (f32) is DINOv2's table for 37 x 37 patches, which load_base resizes, and
 `norm` is the last norm, which both taps' norms start from. Ours, face-swap-accurate.safetensors in
 f16, holds what is changed:
