@@ -179,7 +179,9 @@ def load_export(path, base, device="cpu"):
     """The network as the program sees it: weights rounded to f16, arithmetic in f32."""
     model = FaceSwapNet()
     load_base(model, base)
-    state = {name: tensor.float() for name, tensor in load_file(str(path)).items()}
+    state = load_file(str(path))
+    # The domain model beside it is the program's business (heads.py).
+    state = {name: tensor.float() for name, tensor in state.items() if not name.startswith("domain.")}
     missing, unexpected = model.load_state_dict(state, strict=False)
     if unexpected or any(ours(m, model.state_dict()) for m in missing):
         raise ValueError(f"{path} is not an accurate face-swap network: {missing}, {unexpected}")
