@@ -27,7 +27,7 @@ import numpy as np
 import soundfile as sf
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "datasets" / "speech"))
-from common import RATE, fraction, libri_split, read_index, to_int16, trim  # noqa: E402
+from common import RATE, fraction, libri_split, read_index, speech_bounds, to_int16  # noqa: E402
 
 LEVEL = 0.07
 WINDOW = 64_000
@@ -69,7 +69,10 @@ FAMILY = {
     "flashspeech:pflow": "pflow",
     "flashspeech:yourtts": "yourtts",
 }
-COPY = {"world", "griffinlim", "mb_melgan", "melgan", "lyra"}
+COPY = {
+    "world", "griffinlim", "mb_melgan", "melgan", "lyra", "hifigan", "fargan", "dred", "codec2",
+    "own_vocos", "own_nsf", "own_mbgan", "own_vq",
+}
 PROMPTS = {  # folder: corpus, split; es_MX is en_US's speaker and is left out
     "en_US_f_Allison": "train",
     "fr_CA_f_June": "train",
@@ -152,7 +155,8 @@ def collect(data: Path, gen: Path, prompt_folder: Path | None, splits: list[str]
         with tsv.open(newline="", encoding="utf-8") as f:
             made = list(csv.DictReader(f, delimiter="\t"))
         for m in made:
-            if m["family"] in COPY:
+            enhanced = m["family"].startswith("real:")  # a real recording that a machine has worked on
+            if m["family"] in COPY or enhanced:
                 if m["source"] not in real:
                     continue
                 source = real[m["source"]]
@@ -160,6 +164,8 @@ def collect(data: Path, gen: Path, prompt_folder: Path | None, splits: list[str]
                 if m["family"] in HELD_OUT and split == "train":
                     continue
                 speaker, key = speaker_of(source), m["source"]
+                if enhanced:
+                    corpus, key = "enhanced:" + m["family"][5:], ""
             else:
                 corpus, key, speaker = "", "", m["speaker"]
                 # a voice of a heard family that training does not hear
@@ -168,14 +174,18 @@ def collect(data: Path, gen: Path, prompt_folder: Path | None, splits: list[str]
                 continue
             wave, _ = sf.read(gen / m["file"], dtype="int16")
             clips.append(
-                dict(key=m["file"], label=1, corpus=corpus, family=m["family"], split=split,
+                dict(key=m["file"], label=0 if enhanced else 1, corpus=corpus,
+                     family="" if enhanced else m["family"], split=split,
                      speaker=speaker, source=key, wave=wave)
             )
     kept = []
     for clip in clips:
         if clip["split"] not in splits:
             continue
-        wave = trim(clip["wave"][: 7 * RATE])
+        # a copy is cut where its recording is, so that windows of both hold the same words
+        like = real[clip["source"]]["wave"] if clip["label"] and clip["source"] else clip["wave"]
+        start, end = speech_bounds(like[: 7 * RATE])
+        wave = clip["wave"][start:end]
         if len(wave) < RATE:
             continue
         clip["wave"] = to_int16(wave / 32768, LEVEL)
