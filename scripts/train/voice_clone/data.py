@@ -27,7 +27,7 @@ import numpy as np
 import soundfile as sf
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "datasets" / "speech"))
-from common import RATE, fraction, libri_split, read_index, speech_bounds, to_int16  # noqa: E402
+from common import RATE, fraction, libri_split, read_index, read_packages, speech_bounds, to_int16  # noqa: E402
 
 LEVEL = 0.07
 WINDOW = 64_000
@@ -73,6 +73,11 @@ COPY = {
     "world", "griffinlim", "mb_melgan", "melgan", "lyra", "hifigan", "fargan", "dred", "codec2",
     "own_vocos", "own_nsf", "own_mbgan", "own_vq",
 }
+# Packages (real.py) whose recordings are for testing only.
+PACKAGES_HELD_OUT = {
+    "asterisk-prompt-es-co", "asterisk-prompt-it-menardi", "codec2-examples", "fillets-ng-data-nl", "hedgewars-data",
+    "pocketsphinx-testdata", "pyannote_audio-4.0.7", "kajongg", "saytime",
+}
 PROMPTS = {  # folder: corpus, split; es_MX is en_US's speaker and is left out
     "en_US_f_Allison": "train",
     "fr_CA_f_June": "train",
@@ -85,6 +90,8 @@ def corpus_and_split(row: dict) -> tuple[str, str]:
     """Where a real recording belongs; its copies follow it."""
     if row["shard"] == "librispeech.tar":
         return "librispeech", libri_split(row["speaker"])
+    if row["shard"] == "packages":
+        return "package:" + row["system"], "test" if row["system"] in PACKAGES_HELD_OUT else "train"
     if row["shard"] == "modern.tar":
         # two demo pages, kept whole for testing
         return "modern:" + row["system"].split(":")[0], "test"
@@ -131,8 +138,8 @@ def prompts(folder: Path, splits: list[str], per_voice: int = 25) -> list[dict]:
     return clips
 
 
-def collect(data: Path, gen: Path, prompt_folder: Path | None, splits: list[str]) -> list[dict]:
-    rows = read_index(data)
+def collect(data: Path, gen: Path, prompt_folder: Path | None, packages: Path | None, splits: list[str]) -> list[dict]:
+    rows = read_index(data) + (read_packages(packages) if packages else [])
     real = {r["key"]: r for r in rows if r["label"] == "bonafide"}
     clips = []
     for row in rows:
@@ -254,11 +261,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--gen", type=Path, required=True)
     parser.add_argument("--prompts", type=Path)
+    parser.add_argument("--packages", type=Path, help="real.py's folder")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--splits", default="train,dev,test")
     args = parser.parse_args()
 
-    clips = collect(args.data, args.gen, args.prompts, args.splits.split(","))
+    clips = collect(args.data, args.gen, args.prompts, args.packages, args.splits.split(","))
     add_codecs(clips)
     args.out.mkdir(parents=True, exist_ok=True)
     meta, at = [], 0
