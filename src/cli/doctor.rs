@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::weights::{check, size, verify};
 use super::{EXIT_FAILED, EXIT_OK, print};
-use crate::detect::{Tier, face_swap};
+use crate::detect::{Tier, face_swap, voice_clone};
 use crate::device::{self, Cuda, DeviceError, has_kernel_driver};
 use crate::engine::self_test;
 use crate::media::installed::{Installed, installed};
@@ -226,6 +226,10 @@ fn weights(findings: &mut Findings, store: Result<WeightStore, WeightsError>) {
         } else {
             findings.missing(&name, said, BRING_WEIGHTS);
         }
+    }
+    if !voice_clone::has_accurate(&store) {
+        let said = "voice-clone has none: its light network runs with --tier accurate too";
+        findings.there("tier accurate", said);
     }
 }
 

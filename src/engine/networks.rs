@@ -50,7 +50,7 @@ impl Networks {
             activity: voices
                 .then(|| SileroVad::new(&store.load(SILERO_VAD, device)?))
                 .transpose()?,
-            clone: voices.then(|| VoiceClone::load(store, device)).transpose()?,
+            clone: voices.then(|| VoiceClone::load(store, device, tier)).transpose()?,
         })
     }
 
@@ -60,7 +60,7 @@ impl Networks {
         names.extend(self.detect.as_ref().map(|_| YUNET));
         names.extend(self.swap.iter().flat_map(FaceSwap::all_weights));
         names.extend(self.activity.as_ref().map(|_| SILERO_VAD));
-        names.extend(self.clone.as_ref().map(Detector::weights));
+        names.extend(self.clone.iter().flat_map(VoiceClone::all_weights));
         names
     }
 
