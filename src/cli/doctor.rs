@@ -178,10 +178,8 @@ fn device(findings: &mut Findings, cuda: &Cuda, weights: Option<&WeightStore>) {
 
 /// Whether a tier's weights are there; that of every scan is tried in any case.
 fn has(weights: &WeightStore, tier: Tier) -> bool {
-    let Ok(entry) = weights.entry(face_swap::weights(tier)) else { return tier == Tier::Fast };
-    let is_there = |name: &str| weights.verify(name).is_ok();
-    tier == Tier::Fast
-        || (is_there(&entry.name) && entry.base.as_ref().is_none_or(|base| is_there(base)))
+    let names = [face_swap::weights(tier), voice_clone::weights(weights, tier)];
+    tier == Tier::Fast || names.into_iter().all(|name| weights.missing(name).is_none())
 }
 
 fn ffmpeg(findings: &mut Findings, installed: Result<Installed, String>) {

@@ -2,7 +2,7 @@
 //! by a machine, and for each 20 ms the logit that these are.
 //!
 //! Radford et al.: "Robust Speech Recognition via Large-Scale Weak Supervision", ICML 2023 (arXiv
-//! 2212.04356). Weights: the base is OpenAI's own and does not ship (`scripts/setup --accurate`
+//! 2212.04356). Weights: the base is OpenAI's own and does not ship (`scripts/setup`
 //! installs it); ours, trained by `scripts/train/voice_clone`, are what was changed: norms, biases
 //! and heads whole, and a low-rank difference (Hu et al.: "LoRA", ICLR 2022) for the four matrices
 //! of each block. The header of `scripts/train/voice_clone/whisper.py` says the same in other words.

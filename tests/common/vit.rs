@@ -86,7 +86,7 @@ impl MadeUp {
         )
         .unwrap();
         match base {
-            None => manifest.push_str("installed_by = \"scripts/setup --accurate\"\n"),
+            None => manifest.push_str("installed_by = \"scripts/setup\"\n"),
             Some(base) => write!(
                 manifest,
                 "base = \"{base}\"\nprecision = \"bf16\"\n\

@@ -5,7 +5,7 @@
     python train.py --tier accurate --cache CACHE --run RUN --steps 1500 \
         --base ../../../weights/whisper-tiny-encoder.safetensors
 
-Tier `fast` is model.py, tier `accurate` is whisper.py, whose base scripts/setup --accurate installs.
+Tier `fast` is model.py, tier `accurate` is whisper.py, whose base scripts/setup installs.
 A batch is made of pairs: one real and one fake window. Where the fake is a copy
 of a recording, the real one is, mostly, that recording, cut at the same place
 and sent through the same codec, room, filter and noise: then only the vocoder
@@ -308,7 +308,7 @@ def fit_head(model: accurate.VoiceCloneNet, stream: Stream, device: str, batches
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tier", default="fast", choices=TIERS)
-    parser.add_argument("--base", type=Path, help="accurate: the weights that scripts/setup --accurate installs")
+    parser.add_argument("--base", type=Path, help="accurate: the weights that scripts/setup installs")
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--run", type=Path, required=True, help="folder for checkpoints and the log")
     parser.add_argument("--steps", type=int, default=3000)

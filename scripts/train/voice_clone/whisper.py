@@ -24,7 +24,7 @@ head    for each tap the mean and the standard deviation sqrt(variance + POOL_EP
 local   each token's 2 x 384 values of the two taps -> linear to the logit that these 20 ms are.
 
 Two files make the network. The base, whisper-tiny-encoder.safetensors in f16, holds OpenAI's own
-tensors and is not ours; scripts/setup --accurate makes it. It has the names of the state dict but for
+tensors and is not ours; scripts/setup makes it. It has the names of the state dict but for
 `norm`, the encoder's last norm, which the second tap's norm starts from; the first tap's starts from
 the norm that block 2 reads its input with. Ours, voice-clone-accurate.safetensors in f16, holds what is
 changed: every norm, the blocks' biases and both heads whole, under the names that the base has them by,
