@@ -356,7 +356,8 @@ def main() -> None:
         average.load_state_dict(kept["average"])
         optimizer.load_state_dict(kept["optimizer"])
         step, spent = kept["step"], kept["spent"]
-        torch.set_rng_state(kept["rng"].cpu())
+        if "rng" in kept:  # checkpoints of older versions have none; it is for dropout only
+            torch.set_rng_state(kept["rng"].cpu())
 
     def save() -> None:
         state = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "spent": spent, "rng": torch.get_rng_state()}
