@@ -138,7 +138,7 @@ def prompts(folder: Path, splits: list[str], per_voice: int = 25) -> list[dict]:
     return clips
 
 
-def collect(data: Path, gen: Path, prompt_folder: Path | None, packages: Path | None, splits: list[str]) -> list[dict]:
+def collect(data: Path, gens: list[Path], prompt_folder: Path | None, packages: Path | None, splits: list[str]) -> list[dict]:
     rows = read_index(data) + (read_packages(packages) if packages else [])
     real = {r["key"]: r for r in rows if r["label"] == "bonafide"}
     clips = []
@@ -158,7 +158,7 @@ def collect(data: Path, gen: Path, prompt_folder: Path | None, packages: Path | 
         )
     if prompt_folder:
         clips += prompts(prompt_folder, splits)
-    for tsv in sorted(gen.glob("*.tsv")):
+    for tsv in (t for gen in gens for t in sorted(gen.glob("*.tsv"))):
         with tsv.open(newline="", encoding="utf-8") as f:
             made = list(csv.DictReader(f, delimiter="\t"))
         for m in made:
@@ -179,7 +179,7 @@ def collect(data: Path, gen: Path, prompt_folder: Path | None, packages: Path | 
                 split = {"piper:baby": "dev", "piper:davoice": "test"}.get(speaker, "train")
             if split not in splits:
                 continue
-            wave, _ = sf.read(gen / m["file"], dtype="int16")
+            wave, _ = sf.read(tsv.parent / m["file"], dtype="int16")
             clips.append(
                 dict(key=m["file"], label=0 if enhanced else 1, corpus=corpus,
                      family="" if enhanced else m["family"], split=split,
@@ -259,7 +259,7 @@ def add_codecs(clips: list[dict]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--gen", type=Path, required=True)
+    parser.add_argument("--gen", type=Path, nargs="+", required=True)
     parser.add_argument("--prompts", type=Path)
     parser.add_argument("--packages", type=Path, help="real.py's folder")
     parser.add_argument("--out", type=Path, required=True)

@@ -20,6 +20,7 @@ import math
 import os
 import threading
 import time
+from collections import defaultdict
 from pathlib import Path
 from queue import Queue
 
@@ -31,23 +32,21 @@ from torch.nn import functional as F
 
 import model as fast
 import whisper as accurate
-from data import COPY, Cache, centre, window_of
+from data import Cache, centre, window_of
 from frontend import SAMPLE_RATE, WINDOW
 
 TIERS = {"fast": fast, "accurate": accurate}
 PEAK = {"fast": 4e-3, "accurate": 5e-4}  # rates
 
-REAL_WEIGHTS = {
-    "librispeech": 0.45, "aishell3": 0.15, "biaobei": 0.07, "funaudio": 0.18, "prompts:en_US": 0.08, "prompts:fr_CA": 0.07,
-}
-FAKE_WEIGHTS = {
-    "world": 0.11, "griffinlim": 0.11, "mb_melgan": 0.13, "melgan": 0.14,
-    "cosyvoice1": 0.12, "cosyvoice2": 0.08, "fastspeech2": 0.08, "aliyun": 0.03,
-    "piper": 0.10, "hibari": 0.05, "flite": 0.04, "espeak": 0.01,
-}
 TWIN = 0.75  # how often a copy's partner is its own recording
 CROPS = [(0.7, 38_400), (0.3, WINDOW)]  # share of batches, samples: shorter ones cost less
 ROOM = 16_000  # samples that reverberation may run on
+
+
+def weight(clips: list[dict]) -> float:
+    """How often a corpus or a family is drawn: by the square root of what there is of it, so that the
+    large ones don't drown the small ones and the small ones are not learnt by heart."""
+    return math.sqrt(len(clips))
 
 
 class Sampler:
@@ -59,14 +58,16 @@ class Sampler:
         self.rng = np.random.default_rng(seed)
         train = [c for c in cache.clips if c["split"] == "train"]
         self.by_key = {c["key"]: c for c in train}
-        self.real = {k: [c for c in train if c["label"] == 0 and c["corpus"] == k] for k in REAL_WEIGHTS}
-        # copies are drawn by corpus too, so that they speak like the real ones
-        self.fake = {
-            f: {k: [c for c in train if c["family"] == f and (c["corpus"] == k or f not in COPY)] for k in (REAL_WEIGHTS if f in COPY else [""])}
-            for f in (families or FAKE_WEIGHTS)
-        }
-        self.fake = {f: {k: v for k, v in d.items() if v} for f, d in self.fake.items()}
-        self.fake = {f: d for f, d in self.fake.items() if d}
+        self.real, fake = defaultdict(list), defaultdict(lambda: defaultdict(list))
+        for clip in train:
+            if clip["label"] == 0:
+                self.real[clip["corpus"]].append(clip)
+            elif families is None or clip["family"] in families:
+                # copies are drawn by corpus too, so that they speak like the real ones
+                fake[clip["family"]][clip["corpus"]].append(clip)
+        self.fake = {family: dict(groups) for family, groups in fake.items()}
+        self.real_weights = {k: weight(v) for k, v in self.real.items()}
+        self.fake_weights = {f: weight([c for v in g.values() for c in v]) for f, g in self.fake.items()}
 
     def pick(self, weights: dict[str, float]) -> str:
         names = list(weights)
@@ -74,7 +75,7 @@ class Sampler:
         return names[self.rng.choice(len(names), p=p / p.sum())]
 
     def real_clip(self) -> dict:
-        clips = self.real[self.pick({k: w for k, w in REAL_WEIGHTS.items() if self.real[k]})]
+        clips = self.real[self.pick(self.real_weights)]
         return clips[self.rng.integers(len(clips))]
 
     def channel(self, clip: dict) -> str:
@@ -86,8 +87,8 @@ class Sampler:
         return window_of(wave, int(where * max(0, len(wave) - self.size)), self.size)
 
     def pair(self) -> tuple[np.ndarray, np.ndarray, bool, list[str]]:
-        groups = self.fake[self.pick({f: FAKE_WEIGHTS[f] for f in self.fake})]
-        clips = groups[self.pick({k: REAL_WEIGHTS.get(k, 1.0) for k in groups})]
+        groups = self.fake[self.pick(self.fake_weights)]
+        clips = groups[self.pick({k: weight(v) for k, v in groups.items()})]
         fake = clips[self.rng.integers(len(clips))]
         where, channel = self.rng.random(), self.channel(fake)
         twin = bool(fake["source"]) and self.rng.random() < TWIN
