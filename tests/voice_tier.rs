@@ -53,7 +53,7 @@ fn scanned(weights: &Path) -> Vec<String> {
     let report: serde_json::Value =
         serde_json::from_str(text(&output.stdout).lines().next().unwrap()).unwrap();
     assert_eq!(report["engine"]["options"]["tier"], "accurate");
-    assert!(report["tracks"][0]["id"].as_str().unwrap().starts_with("voice"), "{report}");
+    assert_eq!(report["tracks"][0]["kind"], "speech", "{report}");
     report["engine"]["weights"].as_object().unwrap().keys().cloned().collect()
 }
 
