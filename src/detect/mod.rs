@@ -10,13 +10,13 @@ use crate::{
     verdict::calibration::Calibration,
 };
 
-/// Which network a detector runs, where it has several.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Which networks a detector runs, where it has several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tier {
-    /// For every processor.
-    #[default]
+    /// The light network alone.
     Fast,
-    /// Better and many times slower; its weights need `scripts/setup --accurate`.
+    /// A larger one beside it: better, several times slower. Its base does not ship,
+    /// `scripts/setup` installs it.
     Accurate,
 }
 
@@ -28,6 +28,19 @@ impl Tier {
             Self::Fast => "fast",
             Self::Accurate => "accurate",
         }
+    }
+}
+
+/// The tier of each detector that has several networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tiers {
+    pub face_swap: Tier,
+    pub voice_clone: Tier,
+}
+
+impl From<Tier> for Tiers {
+    fn from(tier: Tier) -> Self {
+        Self { face_swap: tier, voice_clone: tier }
     }
 }
 

@@ -41,7 +41,7 @@ impl Kind {
             Self::Detect => "face detector",
             Self::Swap => DetectorKind::FaceSwap.name(),
             Self::Activity => "voice activity",
-            Self::Clone => crate::detect::voice_clone::WEIGHTS,
+            Self::Clone => DetectorKind::VoiceClone.name(),
         }
     }
 }

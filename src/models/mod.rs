@@ -8,8 +8,10 @@ pub mod domain;
 pub mod efficientnet_lite;
 mod inverted_residual;
 pub mod silero_vad;
+mod tuned;
 pub mod voice_cnn;
 pub mod weights;
+pub mod whisper_encoder;
 pub mod yunet;
 
 use crate::nn::{Conv2d, ConvConfig, Precision};
@@ -38,6 +40,8 @@ pub fn expected_shapes(network: &str) -> Option<Shapes> {
         silero_vad::NETWORK => Some(silero_vad::shapes()),
         dinov2::NETWORK => Some(dinov2::shapes()),
         dinov2::BASE => Some(dinov2::base_shapes()),
+        whisper_encoder::NETWORK => Some(whisper_encoder::shapes()),
+        whisper_encoder::BASE => Some(whisper_encoder::base_shapes()),
         _ => None,
     }
 }

@@ -47,6 +47,21 @@ def read_index(data: Path) -> list[dict]:
     return rows
 
 
+def read_packages(folder: Path) -> list[dict]:
+    """Rows of real.py's real.tsv as read_index gives them: shard `packages`, system = the package."""
+    with (folder / "real.tsv").open(newline="", encoding="utf-8") as f:
+        rows = list(csv.DictReader(f, delimiter="\t"))
+    for row in rows:
+        wave, rate = sf.read(folder / row["file"], dtype="int16")
+        if rate != RATE or wave.ndim != 1:
+            raise ValueError(f"{folder / row['file']}: {rate} Hz, {wave.ndim} axes")
+        row |= {
+            "shard": "packages", "label": "bonafide", "system": row["corpus"], "wave": wave,
+            "key": "packages/" + row["file"].removesuffix(".flac").replace("/", "-"), "origin_licence": row["licence"],
+        }
+    return rows
+
+
 def pyworld():
     """The module. pyworld 0.3.5 asks pkg_resources for its version; new setuptools have it no more."""
     if "pkg_resources" not in sys.modules and importlib.util.find_spec("pkg_resources") is None:

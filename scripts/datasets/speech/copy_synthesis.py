@@ -434,6 +434,7 @@ FAMILIES = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--real", type=Path, help="real.py's folder: its recordings too (split `packages`)")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--family", required=True, help="one or more of " + ", ".join(FAMILIES))
     parser.add_argument("--lyra", type=Path)
@@ -443,7 +444,7 @@ def main() -> None:
     parser.add_argument("--opus", type=Path, help="libopus 1.6 built with opus_demo and fargan_demo")
     parser.add_argument("--packages", type=Path, help="folder with the unpacked wheels")
     parser.add_argument("--share", type=float, default=1.0, help="of the clips, chosen by name")
-    parser.add_argument("--splits", default="train,dev,test", help="of LibriSpeech and `other` (real-other, modern)")
+    parser.add_argument("--splits", default="train,dev,test,packages", help="of LibriSpeech, `packages` and `other` (real-other, modern)")
     parser.add_argument("--limit", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -452,6 +453,8 @@ def main() -> None:
         parser.error(f"no such family: {', '.join(sorted(unknown))}")
 
     rows = [r for r in read_index(args.data) if r["label"] == "bonafide"]
+    if args.real:
+        rows += common.read_packages(args.real)
     baker = [r["wave"].astype(np.float32) / 32768 for r in rows if r["system"] == "zhrtvc:biaobei"]
     for family in args.family.split(","):
         copy_all(family, rows, FAMILIES[family](args, baker), args)

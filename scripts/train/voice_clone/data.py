@@ -1,10 +1,9 @@
 """Builds the cache of speech clips that training and evaluation read.
 
-    python data.py --data ../../../../shared/data/speech --gen GEN --prompts /usr/share/asterisk/sounds --real REAL --out CACHE
+    python data.py --data ../../../../shared/data/speech --gen GEN --prompts /usr/share/asterisk/sounds --out CACHE
 
 GEN is what `scripts/datasets/speech/copy_synthesis.py` and `tts.py` wrote. The
-prompts (Debian asterisk-core-sounds-*-g722) and REAL (what `real.py` there wrote) are
-optional. CACHE gets `waves.i16`
+prompts (Debian asterisk-core-sounds-*-g722) are optional. CACHE gets `waves.i16`
 (all sound, int16, 16 kHz), `clips.json` (what and where) and `summary.json`.
 
 Each clip is cut to its speech, brought to one level and stored together with
@@ -28,7 +27,7 @@ import numpy as np
 import soundfile as sf
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "datasets" / "speech"))
-from common import RATE, fraction, libri_split, read_index, speech_bounds, to_int16  # noqa: E402
+from common import RATE, fraction, libri_split, read_index, read_packages, speech_bounds, to_int16  # noqa: E402
 
 LEVEL = 0.07
 WINDOW = 64_000
@@ -74,28 +73,16 @@ COPY = {
     "world", "griffinlim", "mb_melgan", "melgan", "lyra", "hifigan", "hifigan_fr", "fargan", "dred", "codec2",
     "own_vocos", "own_nsf", "own_mbgan", "own_vq",
 }
+# Packages (real.py) whose recordings are for testing only.
+PACKAGES_HELD_OUT = {
+    "asterisk-prompt-es-co", "asterisk-prompt-it-menardi", "codec2-examples", "fillets-ng-data-nl", "hedgewars-data",
+    "pocketsphinx-testdata", "pyannote_audio-4.0.7", "kajongg", "saytime",
+}
 PROMPTS = {  # folder: corpus, split; es_MX is en_US's speaker and is left out
     "en_US_f_Allison": "train",
     "fr_CA_f_June": "train",
     "it_IT_m_Carlo": "test",
     "ru_RU_f_IvrvoiceRU": "test",
-}
-RECORDED = {  # package of real.py: split; what may share people is kept together
-    "fillets-ng-data-cs": "train",
-    "tuxpaint-stamps-default": "train",
-    "klettres-data": "train",
-    "ktuberling-data": "train",
-    "gcin-voice": "train",
-    "saytime": "train",
-    "codec2-examples": "train",
-    "asterisk-prompt-es-co": "train",
-    "asterisk-prompt-fr-armelle": "train",
-    "kajongg": "dev",
-    "fillets-ng-data-nl": "test",
-    "hedgewars-data": "test",
-    "asterisk-prompt-it-menardi": "test",
-    "pocketsphinx-testdata": "test",
-    "pyannote_audio-4.0.7": "test",
 }
 
 
@@ -103,6 +90,8 @@ def corpus_and_split(row: dict) -> tuple[str, str]:
     """Where a real recording belongs; its copies follow it."""
     if row["shard"] == "librispeech.tar":
         return "librispeech", libri_split(row["speaker"])
+    if row["shard"] == "packages":
+        return "package:" + row["system"], "test" if row["system"] in PACKAGES_HELD_OUT else "train"
     if row["shard"] == "modern.tar":
         # two demo pages, kept whole for testing
         return "modern:" + row["system"].split(":")[0], "test"
@@ -149,25 +138,8 @@ def prompts(folder: Path, splits: list[str], per_voice: int = 25) -> list[dict]:
     return clips
 
 
-def recorded(folder: Path, splits: list[str]) -> list[dict]:
-    """What real.py wrote."""
-    clips = []
-    with (folder / "real.tsv").open(newline="", encoding="utf-8") as f:
-        for row in csv.DictReader(f, delimiter="\t"):
-            if RECORDED[row["corpus"]] not in splits:
-                continue
-            wave, _ = sf.read(folder / row["file"], dtype="int16")
-            clips.append(
-                dict(key="real/" + row["file"], label=0, corpus="real:" + row["corpus"], family="",
-                     split=RECORDED[row["corpus"]], speaker=row["speaker"], source="", wave=wave)
-            )
-    return clips
-
-
-def collect(
-    data: Path, gen: Path, prompt_folder: Path | None, real_folder: Path | None, splits: list[str]
-) -> list[dict]:
-    rows = read_index(data)
+def collect(data: Path, gens: list[Path], prompt_folder: Path | None, packages: Path | None, splits: list[str]) -> list[dict]:
+    rows = read_index(data) + (read_packages(packages) if packages else [])
     real = {r["key"]: r for r in rows if r["label"] == "bonafide"}
     clips = []
     for row in rows:
@@ -186,9 +158,7 @@ def collect(
         )
     if prompt_folder:
         clips += prompts(prompt_folder, splits)
-    if real_folder:
-        clips += recorded(real_folder, splits)
-    for tsv in sorted(gen.glob("*.tsv")):
+    for tsv in (t for gen in gens for t in sorted(gen.glob("*.tsv"))):
         with tsv.open(newline="", encoding="utf-8") as f:
             made = list(csv.DictReader(f, delimiter="\t"))
         for m in made:
@@ -209,7 +179,7 @@ def collect(
                 split = {"piper:baby": "dev", "piper:davoice": "test"}.get(speaker, "train")
             if split not in splits:
                 continue
-            wave, _ = sf.read(gen / m["file"], dtype="int16")
+            wave, _ = sf.read(tsv.parent / m["file"], dtype="int16")
             clips.append(
                 dict(key=m["file"], label=0 if enhanced else 1, corpus=corpus,
                      family="" if enhanced else m["family"], split=split,
@@ -289,14 +259,14 @@ def add_codecs(clips: list[dict]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--gen", type=Path, required=True)
+    parser.add_argument("--gen", type=Path, nargs="+", required=True)
     parser.add_argument("--prompts", type=Path)
-    parser.add_argument("--real", type=Path, help="what scripts/datasets/speech/real.py wrote")
+    parser.add_argument("--packages", type=Path, help="real.py's folder")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--splits", default="train,dev,test")
     args = parser.parse_args()
 
-    clips = collect(args.data, args.gen, args.prompts, args.real, args.splits.split(","))
+    clips = collect(args.data, args.gen, args.prompts, args.packages, args.splits.split(","))
     add_codecs(clips)
     args.out.mkdir(parents=True, exist_ok=True)
     meta, at = [], 0
