@@ -10,11 +10,13 @@ traces. Four architectures:
     vq     spectrum -> ConvNeXt encoder -> residual vector quantizers -> ConvNeXt decoder -> inverse STFT
 
     python vocoder.py --data ../../../../shared/data/speech --run RUN --variant vocos-a --minutes 8
-    python vocoder.py ... --variant vocos-b --start vocos-a-gan --minutes 4
+    python vocoder.py ... --variant nsf-a --minutes 6 --plain 0.6
+    python vocoder.py ... --variant vocos-b --start vocos-a-gan --minutes 9 --plain 0.6
 
-A few hundred steps on a CPU are enough for `vocos` and `nsf` (mel error of the copies,
-by copy_quality.py's measure: 2.5 to 4.0 dB, WORLD's is 4.3). `vq` is noise after 540 steps
-(8.4 dB) and `mbgan` was stopped after 230: both need longer training and were not used.
+Some 500 to 800 steps on a CPU are enough for `vocos` and `nsf`: medians of the copies' mel
+error by copy_quality.py are 3.0 to 4.9 dB (WORLD 4.3, MelGAN 4.2, Griffin-Lim 1.4). `vq` is
+noise after 450 steps (8.4 dB) and `mbgan` was stopped after some 200 (spectral loss 6.0):
+both need longer training; no copies were made with them.
 
 RUN gets VARIANT-plain.pt (spectral losses alone) and VARIANT-gan.pt (after the
 adversarial phase); `copy_synthesis.py --family vocos --vocoders RUN` uses them.
