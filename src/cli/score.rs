@@ -64,6 +64,12 @@ pub fn run(args: &ScoreArgs) -> u8 {
     }
 }
 
+/// What gives the scores.
+enum Judge {
+    Ours(Box<Engine>),
+    Published(Box<ImportedVoice>),
+}
+
 fn score(args: &ScoreArgs) -> Result<u8, String> {
     if args.precropped && args.detector != DetectorKind::FaceSwap {
         complain("--precropped goes with --detector face-swap only");
@@ -87,7 +93,7 @@ fn score(args: &ScoreArgs) -> Result<u8, String> {
     let weights = WeightStore::open(args.weights.as_deref())
         .map_err(|e| e.to_string())?
         .with_precision(args.precision);
-    let imported = match &args.network {
+    let judge = match &args.network {
         Some(name) => {
             let network = &weights.entry(name).map_err(|e| e.to_string())?.network;
             if !ImportedVoice::knows(network) {
@@ -96,9 +102,20 @@ fn score(args: &ScoreArgs) -> Result<u8, String> {
                 ));
                 return Ok(EXIT_USAGE);
             }
-            Some(ImportedVoice::load(&weights, name).map_err(|e| e.to_string())?)
+            let network = ImportedVoice::load(&weights, name).map_err(|e| e.to_string())?;
+            Judge::Published(Box::new(network))
         }
-        None => None,
+        None => {
+            let options = ScanOptions {
+                detectors: vec![args.detector],
+                fps: args.fps,
+                jobs: 0,
+                device: args.device,
+                tier: args.tier,
+            };
+            let engine = Engine::new(options, &weights).map_err(|e| e.to_string())?;
+            Judge::Ours(Box::new(engine))
+        }
     };
 
     let mut out = io::BufWriter::new(io::stdout().lock());
@@ -117,19 +134,9 @@ fn score(args: &ScoreArgs) -> Result<u8, String> {
             Err(_) => ControlFlow::Break(()),
         }
     };
-    match imported {
-        Some(network) => score_imported(&network, &paths, &mut sink),
-        None => {
-            let options = ScanOptions {
-                detectors: vec![args.detector],
-                fps: args.fps,
-                jobs: 0,
-                device: args.device,
-                tier: args.tier,
-            };
-            let engine = Engine::new(options, &weights).map_err(|e| e.to_string())?;
-            engine.score(&paths, args.detector, args.precropped, &mut sink);
-        }
+    match judge {
+        Judge::Ours(engine) => engine.score(&paths, args.detector, args.precropped, &mut sink),
+        Judge::Published(network) => score_imported(&network, &paths, &mut sink),
     }
     match written.and_then(|()| out.flush()) {
         Ok(()) if failed => Ok(EXIT_FAILED),
