@@ -286,7 +286,7 @@ fn the_accurate_face_swap_network_answers_as_pytorch_does() {
     }
 }
 
-/// The base does not ship; where `scripts/setup --accurate` has installed it, it is whole.
+/// The base does not ship; where `scripts/setup` has installed it, it is whole.
 #[test]
 fn the_installed_base_loads() {
     let store = WeightStore::open(Some(&root().join("weights"))).unwrap();
@@ -296,7 +296,7 @@ fn the_installed_base_loads() {
             assert!(token.len() == 384 && token.iter().all(|v| v.is_finite()));
         }
         Err(WeightsError::NotInstalled { file, command }) => {
-            assert_eq!(command, "scripts/setup --accurate");
+            assert_eq!(command, "scripts/setup");
             println!("skipped: {} is not installed ({command})", file.display());
         }
         Err(other) => panic!("{other}"),

@@ -18,12 +18,13 @@ mod vit;
 
 const PICTURE: &str = "demo/label-intact.png";
 
-fn score(weights: &Path, tier: &str) -> Output {
+fn score(weights: &Path, tier: Option<&str>) -> Output {
     let list = weights.join("list.txt");
     std::fs::write(&list, format!("{PICTURE}\n")).unwrap();
     Command::new(env!("CARGO_BIN_EXE_veriscope"))
         .args(["score", "--detector", "face-swap", "--precropped", "--precision", "f32"])
-        .args(["--device", "cpu", "--tier", tier, "--list"])
+        .args(tier.map_or_else(Vec::new, |tier| vec!["--tier", tier]))
+        .args(["--device", "cpu", "--list"])
         .arg(list)
         .arg("--weights")
         .arg(weights)
@@ -48,7 +49,7 @@ fn engine(weights: &Path, tier: Tier) -> Engine {
     let options = ScanOptions {
         detectors: vec![DetectorKind::FaceSwap],
         device: DeviceChoice::Cpu,
-        tier,
+        tier: Some(tier),
         ..ScanOptions::default()
     };
     Engine::new(options, &WeightStore::open(Some(weights)).unwrap()).unwrap()
@@ -115,10 +116,12 @@ fn a_tier_chooses_the_networks_and_their_crops() {
     let folder = tempfile::tempdir().unwrap();
     let weights = folder.path();
     vit::weights(weights);
-    let accurate = number(&score(weights, "accurate"));
+    let accurate = number(&score(weights, Some("accurate")));
     assert!((accurate - expected(weights)).abs() < 1e-4, "{accurate}");
-    let fast = number(&score(weights, "fast"));
+    let fast = number(&score(weights, Some("fast")));
     assert!((fast - accurate).abs() > 1e-3, "{fast} {accurate}");
+    // The better one where nothing is said.
+    assert_eq!(number(&score(weights, None)), accurate);
 
     // What is stored of one tier is not taken for the other's, nor with another base.
     let of = |tier| engine(weights, tier).fingerprint();
@@ -158,24 +161,62 @@ fn a_report_names_the_tier_and_all_weights() {
     assert_eq!(names, ["dinov2-vit-s14", "face-swap-accurate", "face-swap-fast", "yunet"]);
 }
 
+/// Start and end of each judged picture of the demo's face, in milliseconds.
+fn windows(weights: &Path, tier: &str) -> Vec<(i64, i64)> {
+    let output = Command::new(env!("CARGO_BIN_EXE_veriscope"))
+        .args(["scan", "--format", "jsonl", "--detectors", "face-swap", "--tier", tier])
+        .args(["--device", "cpu", "demo/talking-head.mp4", "--weights"])
+        .arg(weights)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let windows = report["tracks"][0]["windows"].as_array().unwrap();
+    let time = |w: &serde_json::Value, at: &str| w[at].as_i64().unwrap();
+    windows.iter().map(|w| (time(w, "start_ms"), time(w, "end_ms"))).collect()
+}
+
+#[test]
+fn the_large_network_looks_at_every_other_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    vit::weights(folder.path());
+    let (fast, accurate) = (windows(folder.path(), "fast"), windows(folder.path(), "accurate"));
+    let every_other: Vec<i64> = fast.iter().step_by(2).map(|w| w.0).collect();
+    assert_eq!(accurate.iter().map(|w| w.0).collect::<Vec<_>>(), every_other);
+    // Each stands for the time up to the next.
+    assert!(accurate.windows(2).all(|pair| (pair[1].0 - pair[0].1).abs() <= 50), "{accurate:?}");
+}
+
 #[test]
 fn a_base_that_is_not_installed_is_one_line_with_the_command() {
     let folder = tempfile::tempdir().unwrap();
     let weights = folder.path();
     vit::weights(weights);
     std::fs::remove_file(weights.join("dinov2-vit-s14.safetensors")).unwrap();
-    let output = score(weights, "accurate");
+    let output = score(weights, Some("accurate"));
     assert_eq!(output.status.code(), Some(1));
     let said = text(&output.stderr);
-    assert!(said.lines().count() == 1 && said.contains("scripts/setup --accurate"), "{said}");
+    assert!(said.lines().count() == 1 && said.contains("`scripts/setup`"), "{said}");
     assert!(said.contains("dinov2-vit-s14.safetensors") && output.stdout.is_empty(), "{said}");
-    // Nothing else needs it.
-    number(&score(weights, "fast"));
+    // Nothing else needs it; where no tier was asked for, the fast one runs and says why.
+    let fast = number(&score(weights, Some("fast")));
+    let chosen = score(weights, None);
+    assert_eq!(number(&chosen), fast);
+    let said = text(&chosen.stderr);
+    assert!(said.lines().count() == 1 && said.contains("`scripts/setup`"), "{said}");
+    assert!(said.contains("light network"), "{said}");
+    // A file that is there and broken is no reason to take another network.
+    std::fs::write(weights.join("dinov2-vit-s14.safetensors"), b"broken").unwrap();
+    let output = score(weights, None);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("dinov2-vit-s14.safetensors"));
+    std::fs::remove_file(weights.join("dinov2-vit-s14.safetensors")).unwrap();
     let verified = Command::new(env!("CARGO_BIN_EXE_veriscope"))
         .args(["weights", "verify", "--weights"])
         .arg(weights)
         .output()
         .unwrap();
     assert_eq!(verified.status.code(), Some(0), "{}", text(&verified.stdout));
-    assert!(text(&verified.stdout).contains("not installed, scripts/setup --accurate installs it"));
+    assert!(text(&verified.stdout).contains("not installed, scripts/setup installs it"));
 }

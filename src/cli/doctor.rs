@@ -178,10 +178,7 @@ fn device(findings: &mut Findings, cuda: &Cuda, weights: Option<&WeightStore>) {
 
 /// Whether a tier's weights are there; that of every scan is tried in any case.
 fn has(weights: &WeightStore, tier: Tier) -> bool {
-    let Ok(entry) = weights.entry(face_swap::weights(tier)) else { return tier == Tier::Fast };
-    let is_there = |name: &str| weights.verify(name).is_ok();
-    tier == Tier::Fast
-        || (is_there(&entry.name) && entry.base.as_ref().is_none_or(|base| is_there(base)))
+    tier == Tier::Fast || weights.missing(face_swap::weights(tier)).is_none()
 }
 
 fn ffmpeg(findings: &mut Findings, installed: Result<Installed, String>) {

@@ -52,10 +52,10 @@ pub struct ScanArgs {
     /// less than 0.001 and the processor has instructions for it), f32 or bf16
     #[arg(long, default_value = "auto", value_parser = parse_precision)]
     precision: PrecisionChoice,
-    /// Which face-swap network: fast, or accurate (better and many times slower; needs scripts/setup
-    /// --accurate)
-    #[arg(long, default_value = "fast", value_parser = tier_parser())]
-    tier: Tier,
+    /// Which networks judge faces: fast (the light one), or accurate (a larger one beside it: better,
+    /// several times slower) [default: accurate where scripts/setup could install its base, else fast]
+    #[arg(long, value_parser = tier_parser())]
+    tier: Option<Tier>,
     /// Pictures a second that are looked at
     #[arg(long, default_value_t = crate::engine::DEFAULT_FPS, value_parser = parse_fps)]
     fps: f64,
@@ -336,7 +336,7 @@ mod tests {
         assert_eq!(plan.options.device, DeviceChoice::Auto);
         assert_eq!((plan.options.fps, plan.options.jobs), (4.0, 0));
         assert_eq!((plan.store, plan.weights), (None, None));
-        assert_eq!((plan.precision, plan.options.tier), (PrecisionChoice::Auto, Tier::Fast));
+        assert_eq!((plan.precision, plan.options.tier), (PrecisionChoice::Auto, None));
     }
 
     #[test]
@@ -363,7 +363,7 @@ mod tests {
         assert_eq!(plan.options.detectors, [DetectorKind::FaceSwap, DetectorKind::LabelStrip]);
         assert_eq!(plan.options.device, DeviceChoice::Cuda(2));
         assert_eq!((plan.options.fps, plan.options.jobs), (12.5, 3));
-        assert_eq!(plan.options.tier, Tier::Accurate);
+        assert_eq!(plan.options.tier, Some(Tier::Accurate));
         assert_eq!(plan.output, Output::Jsonl);
         assert_eq!(plan.paths.len(), 2);
     }

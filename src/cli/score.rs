@@ -43,10 +43,10 @@ pub struct ScoreArgs {
     /// In what numbers networks calculate on the CPU: auto, f32 or bf16 (see `veriscope scan`)
     #[arg(long, default_value = "auto", value_parser = super::scan::parse_precision)]
     precision: PrecisionChoice,
-    /// Which face-swap network: fast, or accurate (better and many times slower; needs scripts/setup
-    /// --accurate)
-    #[arg(long, default_value = "fast", value_parser = super::scan::tier_parser())]
-    tier: Tier,
+    /// Which networks judge faces: fast (the light one), or accurate (a larger one beside it: better,
+    /// several times slower) [default: accurate where scripts/setup could install its base, else fast]
+    #[arg(long, value_parser = super::scan::tier_parser())]
+    tier: Option<Tier>,
     /// Weights of a published network that are to judge instead of ours (voice-clone only, on the
     /// CPU); see `veriscope weights import`
     #[arg(long, value_name = "NAME")]

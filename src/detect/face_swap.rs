@@ -210,6 +210,15 @@ impl FaceSwap {
         networks(self.tier).iter().map(|(name, _)| *name)
     }
 
+    /// Least time between two pictures of one face that are worth judging, in milliseconds. Pictures
+    /// close in time say nearly the same, so the large network does not look at all that are sampled.
+    pub fn pace_ms(&self) -> i64 {
+        match self.tier {
+            Tier::Fast => 0,
+            Tier::Accurate => 400,
+        }
+    }
+
     /// Height and width of the crops that its networks take.
     pub fn sides(&self) -> Vec<usize> {
         self.experts.iter().map(|e| e.input().0).collect()

@@ -11,13 +11,13 @@ use crate::{
     verdict::calibration::Calibration,
 };
 
-/// Which network a detector runs, where it has several.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// Which networks a detector runs, where it has several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tier {
-    /// For every processor.
-    #[default]
+    /// The light network alone.
     Fast,
-    /// Better and many times slower; its weights need `scripts/setup --accurate`.
+    /// A larger one beside it: better, several times slower. Its base does not ship,
+    /// `scripts/setup` installs it.
     Accurate,
 }
 

@@ -71,6 +71,9 @@ struct FaceTrack {
     start_ms: i64,
     end_ms: i64,
     sightings: usize,
+    /// Sightings that were to be judged.
+    looked_at: usize,
+    last_judged_ms: Option<i64>,
     boxes: Vec<TimedBox>,
     scores: Vec<Scored>,
     /// Heat maps of `scores`, in their order.
@@ -79,13 +82,32 @@ struct FaceTrack {
     weak: BTreeMap<ReasonCode, usize>,
 }
 
+/// How the faces of a file are judged.
+#[derive(Debug, Clone)]
+pub struct Judging {
+    /// Time that one sampled picture stands for.
+    pub step_ms: i64,
+    /// Least time between two judged pictures of one face.
+    pub pace_ms: i64,
+    pub still: bool,
+    /// Of the crops that the networks take.
+    pub sides: Vec<usize>,
+}
+
+impl Judging {
+    /// Time that one judged picture stands for: the first number of steps that is no less than the
+    /// pace.
+    fn window_ms(&self) -> i64 {
+        if self.still || self.step_ms <= 0 {
+            return 0;
+        }
+        self.step_ms * (self.pace_ms.max(1) as u64).div_ceil(self.step_ms as u64) as i64
+    }
+}
+
 pub struct Faces {
     client: Client,
-    /// Time that one sampled picture stands for.
-    step_ms: i64,
-    still: bool,
-    /// Of the crops that the networks take.
-    sides: Vec<usize>,
+    judging: Judging,
     tracker: Tracker,
     signature: Option<Signature>,
     last_thorough_ms: Option<i64>,
@@ -99,13 +121,10 @@ pub struct Faces {
 }
 
 impl Faces {
-    /// `sides`: of the crops that the networks take.
-    pub fn new(client: Client, step_ms: i64, still: bool, sides: Vec<usize>) -> Self {
+    pub fn new(client: Client, judging: Judging) -> Self {
         Self {
             client,
-            step_ms,
-            still,
-            sides,
+            judging,
             tracker: Tracker::default(),
             signature: None,
             last_thorough_ms: None,
@@ -135,7 +154,7 @@ impl Faces {
         let cut = self.signature.as_ref().is_some_and(|last| last.cut_before(&signature));
         self.signature = Some(signature);
         let thorough = cut
-            || self.still
+            || self.judging.still
             || self.last_thorough_ms.is_none_or(|last| frame.time_ms - last >= THOROUGH_MS);
         let ask = |pass: Pass, scaled: &[u8]| {
             let (w, h) = pass.padded();
@@ -183,7 +202,7 @@ impl Faces {
                 start_ms: frame.time_ms,
                 ..FaceTrack::default()
             });
-            track.end_ms = frame.time_ms + self.step_ms;
+            track.end_ms = frame.time_ms + self.judging.step_ms;
             track.sightings += 1;
             if track.boxes.last().is_none_or(|b| frame.time_ms - b.time_ms >= 1_000) {
                 let r = face.rect;
@@ -195,14 +214,19 @@ impl Faces {
                     h: r.height(),
                 });
             }
+            let pace = self.judging.pace_ms;
+            if track.last_judged_ms.is_some_and(|last| frame.time_ms - last < pace) {
+                continue;
+            }
+            track.looked_at += 1;
             // The only picture of a face is looked at more closely than one of many.
-            let look = match (self.still, track.sightings % 2) {
+            let look = match (self.judging.still, track.looked_at % 2) {
                 (true, _) => Look::Close,
                 (false, 0) => Look::Mirrored,
                 (false, _) => Look::Straight,
             };
             let held = crop::frame(&face.rect);
-            let crop = FaceCrop::new(picture, held, &self.sides, look);
+            let crop = FaceCrop::new(picture, held, &self.judging.sides, look);
             let plain = crop
                 .plain(quality::SIDE)
                 .map_or_else(|| Cow::Owned(crop::cut(picture, held, quality::SIDE)), Cow::Borrowed);
@@ -213,6 +237,7 @@ impl Faces {
                     for code in quality.weaknesses() {
                         *track.weak.entry(code).or_default() += 1;
                     }
+                    track.last_judged_ms = Some(frame.time_ms);
                     windows.push((id, frame.time_ms, quality.weight()));
                     crops.push(crop);
                 }
@@ -266,7 +291,7 @@ impl Faces {
         let mut reasons = Vec::new();
         let mut tracks = Vec::new();
         let mut all_segments = Vec::new();
-        let min = if self.still { 1 } else { MIN_SIGHTINGS.min(self.pictures as usize) };
+        let min = if self.judging.still { 1 } else { MIN_SIGHTINGS.min(self.pictures as usize) };
         if self.tracker.left_out() > 0 {
             reasons.push(Reason::new(
                 ReasonCode::NoFace,
@@ -286,8 +311,7 @@ impl Faces {
         let kept = self.tracks.into_values().filter(|t| t.sightings >= min);
         for (i, track) in kept.enumerate() {
             let id = format!("face-{}", i + 1);
-            let (report, segments) =
-                track.finish(id, self.step_ms, self.still, calibration, duration_ms);
+            let (report, segments) = track.finish(id, &self.judging, calibration, duration_ms);
             tracks.push(report);
             all_segments.extend(segments);
         }
@@ -305,12 +329,11 @@ impl FaceTrack {
     fn finish(
         self,
         id: String,
-        step_ms: i64,
-        still: bool,
+        judging: &Judging,
         calibration: &Calibration,
         duration_ms: Option<i64>,
     ) -> (Track, Vec<Segment>) {
-        let span = if still { 0 } else { step_ms };
+        let (span, still) = (judging.window_ms(), judging.still);
         // The last picture's time is shorter than a step; a container may understate its length.
         let clamp = |start: i64, end: i64| end.min(duration_ms.unwrap_or(end)).max(start);
         let windows: Vec<Window> = self
@@ -318,7 +341,7 @@ impl FaceTrack {
             .iter()
             .map(|s| Window {
                 start_ms: s.time_ms,
-                end_ms: clamp(s.time_ms, s.time_ms + span),
+                end_ms: clamp(s.time_ms, (s.time_ms + span).min(self.end_ms)),
                 logit: calibration.logit(s.score),
                 weight: s.weight,
                 distance: s.distance,
@@ -326,7 +349,7 @@ impl FaceTrack {
             .collect();
         let mut reasons = Vec::new();
         for (code, n) in &self.refused {
-            reasons.push(Reason::new(*code, format!("{n} of {} crops not judged", self.sightings)));
+            reasons.push(Reason::new(*code, format!("{n} of {} crops not judged", self.looked_at)));
         }
         for (code, n) in &self.weak {
             if n * 2 > self.scores.len() {
@@ -459,7 +482,21 @@ mod tests {
             track.maps.push(cells);
             track.scores.push(Scored { time_ms, score: *score, weight: 1.0, distance: *distance });
         }
-        track.finish("face-1".to_owned(), 250, false, &CALIBRATION, None)
+        let judging = Judging { step_ms: 250, pace_ms: 0, still: false, sides: Vec::new() };
+        track.finish("face-1".to_owned(), &judging, &CALIBRATION, None)
+    }
+
+    #[test]
+    fn a_judged_picture_stands_for_the_steps_up_to_the_next() {
+        let window = |step_ms, pace_ms, still| {
+            Judging { step_ms, pace_ms, still, sides: Vec::new() }.window_ms()
+        };
+        assert_eq!(window(250, 0, false), 250);
+        assert_eq!(window(250, 400, false), 500);
+        assert_eq!(window(333, 400, false), 666);
+        assert_eq!(window(500, 400, false), 500);
+        assert_eq!(window(100, 400, false), 400);
+        assert_eq!(window(250, 400, true), 0);
     }
 
     #[test]

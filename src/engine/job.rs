@@ -13,7 +13,11 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use super::{
-    CPU, Engine, Observer, faces::Faces, owner::Client, owner::InferenceError, voices::Voice,
+    CPU, Engine, Observer,
+    faces::{Faces, Judging},
+    owner::Client,
+    owner::InferenceError,
+    voices::Voice,
 };
 use crate::{
     detect::{Detector, face_swap::FaceSwap, label_strip},
@@ -178,8 +182,13 @@ fn decode(
     let calibration_of_voices = engine.networks().voice_clone().map(Detector::calibration);
     let step_ms = if engine.options.fps > 0.0 { (1_000.0 / engine.options.fps) as i64 } else { 40 };
     // Without the network no picture is decoded.
-    let sides = face_swap.map_or_else(Vec::new, FaceSwap::sides);
-    let mut faces = Faces::new(client.clone(), step_ms, still, sides);
+    let judging = Judging {
+        step_ms,
+        pace_ms: face_swap.map_or(0, FaceSwap::pace_ms),
+        still,
+        sides: face_swap.map_or_else(Vec::new, FaceSwap::sides),
+    };
+    let mut faces = Faces::new(client.clone(), judging);
     let mut voices: BTreeMap<usize, Voice> = BTreeMap::new();
     let mut faults = Vec::new();
     let mut broken: Option<InferenceError> = None;

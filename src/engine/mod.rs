@@ -28,7 +28,7 @@ pub use networks::{Compared, TOLERANCE};
 use runner::Runner;
 
 use crate::{
-    detect::Tier,
+    detect::{Tier, face_swap},
     device::{self, DeviceError, Gpu},
     models::weights::{PrecisionChoice, WeightStore, WeightsError},
     nn::Precision,
@@ -44,7 +44,8 @@ pub struct ScanOptions {
     /// Files in work at the same time; 0 lets the engine choose.
     pub jobs: usize,
     pub device: DeviceChoice,
-    pub tier: Tier,
+    /// None: [`Tier::Accurate`] where its weights are installed, else [`Tier::Fast`].
+    pub tier: Option<Tier>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +70,7 @@ impl Default for ScanOptions {
             fps: DEFAULT_FPS,
             jobs: 0,
             device: DeviceChoice::Auto,
-            tier: Tier::default(),
+            tier: None,
         }
     }
 }
@@ -164,6 +165,21 @@ pub fn self_test(
     accelerator(ordinal, weights, &DetectorKind::ALL, tier).map(|a| a.compared)
 }
 
+/// The best tier whose weights are there. Where that is not the best there could be, the log says
+/// what is missing; the reports name the tier. Weights that are there and broken are no reason to
+/// take others: loading them says what is wrong.
+fn best_tier(detectors: &[DetectorKind], weights: &WeightStore) -> Tier {
+    match weights.missing(face_swap::weights(Tier::Accurate)) {
+        None => Tier::Accurate,
+        Some(missing) => {
+            if detectors.contains(&DetectorKind::FaceSwap) {
+                tracing::warn!("{missing}; face-swap runs its light network alone (--tier fast)");
+            }
+            Tier::Fast
+        }
+    }
+}
+
 impl Engine {
     /// Loads and verifies the weights that the detectors need, and starts the device. Where the
     /// choice of it was left open and a GPU cannot be used, the cause goes to the log and into
@@ -172,7 +188,11 @@ impl Engine {
     /// # Errors
     /// Weights that cannot be loaded; a GPU that was asked for and cannot be used.
     pub fn new(options: ScanOptions, weights: &WeightStore) -> Result<Self, EngineError> {
-        let start = |ordinal| accelerator(ordinal, weights, &options.detectors, options.tier);
+        let tier = match options.tier {
+            Some(tier) => tier,
+            None => best_tier(&options.detectors, weights),
+        };
+        let start = |ordinal| accelerator(ordinal, weights, &options.detectors, tier);
         let mut device_note = None;
         let found = match options.device {
             DeviceChoice::Cpu => None,
@@ -206,7 +226,7 @@ impl Engine {
                 (Some(found.gpu), Runner::new(found.cpu, Some(found.networks)))
             }
             None => {
-                let cpu = Networks::load(weights, &Device::Cpu, &options.detectors, options.tier)?;
+                let cpu = Networks::load(weights, &Device::Cpu, &options.detectors, tier)?;
                 (None, Runner::new(cpu, None))
             }
         };
@@ -242,7 +262,7 @@ impl Engine {
                 ("detectors".to_owned(), serde_json::json!(names)),
                 ("fps".to_owned(), serde_json::json!(options.fps)),
                 ("precision".to_owned(), serde_json::json!(precisions)),
-                ("tier".to_owned(), serde_json::json!(options.tier.name())),
+                ("tier".to_owned(), serde_json::json!(tier.name())),
             ]),
         };
         Ok(Self { options, runner, gpu, info })
@@ -379,7 +399,8 @@ mod tests {
     }
 
     fn on(device: DeviceChoice) -> Engine {
-        let options = ScanOptions { device, jobs: 1, fps: 2.0, ..ScanOptions::default() };
+        let tier = Some(Tier::Fast);
+        let options = ScanOptions { device, jobs: 1, fps: 2.0, tier, ..ScanOptions::default() };
         Engine::new(options, &WeightStore::open(None).unwrap()).unwrap()
     }
 

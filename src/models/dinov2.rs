@@ -2,7 +2,7 @@
 //! forged, and for each of its 12×12 patches the logit that this one was altered.
 //!
 //! Oquab et al.: "DINOv2: Learning Robust Visual Features without Supervision", 2023 (arXiv
-//! 2304.07193). Weights: the base is DINOv2's own and does not ship (`scripts/setup --accurate`
+//! 2304.07193). Weights: the base is DINOv2's own and does not ship (`scripts/setup`
 //! installs it); ours, trained by `scripts/train/face_swap`, are what was changed: norms, biases,
 //! scales, positions and heads whole, and a low-rank difference (Hu et al.: "LoRA", ICLR 2022) for
 //! the four matrices of each tuned block. The header of `scripts/train/face_swap/vit.py` says the

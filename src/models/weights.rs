@@ -452,17 +452,36 @@ impl WeightStore {
         }
     }
 
+    /// Why `name` cannot run, as far as the presence of its entry and files says: its own, and that
+    /// of the base it stands on. None where all are there.
+    pub fn missing(&self, name: &str) -> Option<WeightsError> {
+        let entry = match self.entry(name) {
+            Ok(entry) => entry,
+            Err(error) => return Some(error),
+        };
+        let names = [Some(name), entry.base.as_deref()];
+        names.into_iter().flatten().find_map(|name| {
+            let entry = self.entry(name).ok()?;
+            let file = entry.path();
+            (!file.exists()).then(|| self.not_there(entry, file))
+        })
+    }
+
+    fn not_there(&self, entry: &WeightEntry, file: PathBuf) -> WeightsError {
+        match &entry.installed_by {
+            Some(command) => WeightsError::NotInstalled { file, command: command.clone() },
+            None => WeightsError::Missing { file, name: entry.name.clone() },
+        }
+    }
+
     /// The bytes of a file that is whole.
     fn checked(&self, entry: &WeightEntry) -> Result<Vec<u8>, WeightsError> {
         let file = entry.path();
         let data = std::fs::read(&file).map_err(|source| {
             let file = file.clone();
-            match &entry.installed_by {
-                _ if source.kind() != std::io::ErrorKind::NotFound => {
-                    WeightsError::Io { file, source }
-                }
-                Some(command) => WeightsError::NotInstalled { file, command: command.clone() },
-                None => WeightsError::Missing { file, name: entry.name.clone() },
+            match source.kind() {
+                std::io::ErrorKind::NotFound => self.not_there(entry, file),
+                _ => WeightsError::Io { file, source },
             }
         })?;
         let found = data.len() as u64;

@@ -80,7 +80,7 @@ pub fn weights(folder: &Path) {
             "dinov2-vit-s14",
             dinov2::BASE,
             dinov2::base_shapes(),
-            "installed_by = \"scripts/setup --accurate\"\n",
+            "installed_by = \"scripts/setup\"\n",
         ),
         (
             "face-swap-accurate",

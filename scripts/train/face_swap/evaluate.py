@@ -256,6 +256,7 @@ def main():
     parser.add_argument("--tier", required=True, choices=("fast", "accurate"))
     parser.add_argument("--weights", required=True, type=Path, help="a folder with manifest.toml")
     parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--every", type=int, default=1, help="degrade every so many-th validation crop only")
     parser.add_argument("--strong", action="store_true", help="the stronger degradations too")
     parser.add_argument("options", nargs="*", help="more options of veriscope score, behind --")
     args = parser.parse_args()
@@ -282,25 +283,31 @@ def measure(args, data, program):
     note("val_fakes", int(labels.sum()))
     note("val_identities", int(len(np.unique(people))))
 
-    def auc_of(values):
-        return bootstrap(people, lambda r: roc_auc_score(labels[r], values[r]) if 0 < labels[r].sum() < len(r) else np.nan)
+    def auc(rows, values):
+        return roc_auc_score(labels[rows], values[rows]) if 0 < labels[rows].sum() < len(rows) else np.nan
 
-    note("val_frame_auc", auc_of(clean))
+    note("val_frame_auc", bootstrap(people, lambda r: auc(r, clean)))
     note("val_frame_eer", bootstrap(people, lambda r: equal_error_rate(labels[r], clean[r])))
     note("val_frame_ap", bootstrap(people, lambda r: average_precision_score(labels[r], clean[r])))
     # One threshold for everything below, from undegraded DFDC reals
     threshold = quantile_threshold(clean[~labels])
     note("val_hit_rate_at_threshold", bootstrap(people, lambda r: float((clean[r][labels[r]] > threshold).mean())))
 
-    crops = [np.asarray(data.dfdc.images[i]) for i in data.val]
+    # Falls are paired: the degraded crops against the same ones as they come.
+    some = np.arange(0, len(labels), args.every)
+    crops = [np.asarray(data.dfdc.images[i]) for i in data.val[some]]
     kinds = DEGRADATIONS | (STRONG if args.strong else {})
     kept = {}
     for kind in ("h264", *kinds):
         rng = np.random.default_rng(0)
         images = h264(crops, 30) if kind == "h264" else [kinds[kind](image, rng) for image in crops]
-        kept[kind] = found = program.score_images(images)
-        note(f"val_frame_auc_{kind}", auc_of(found))
-        note(f"val_false_alarms_{kind}", bootstrap(people, lambda r: float((found[r][~labels[r]] > threshold).mean())))
+        found = np.full(len(labels), np.nan)
+        found[some] = program.score_images(images)
+        kept[kind] = found
+        real = ~labels[some]
+        note(f"val_frame_auc_{kind}", bootstrap(people[some], lambda r: auc(some[r], found)))
+        note(f"val_frame_auc_fall_{kind}", bootstrap(people[some], lambda r: auc(some[r], clean) - auc(some[r], found)))
+        note(f"val_false_alarms_{kind}", bootstrap(people[some], lambda r: float((found[some[r]][real[r]] > threshold).mean())))
 
     # UTKFace, people never trained on: false alarms in all and by group, and our own forgeries
     held = data.utk_held_out

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""How well the side output finds where a face was altered, on people never trained on.
+"""How well a network's mask finds where a face was altered, on people never trained on.
 
-    evaluate_mask.py --data ../shared/data --work DIR --weights face-swap-fast-mask.safetensors
+    evaluate_mask.py --tier fast --data ../shared/data --work DIR --weights face-swap-fast.safetensors
 
 For the DFDC validation fakes whose original shows the same frame, and for forgeries made here of
-held-out UTKFace faces: over the cells of the 9 x 9 grid, those altered by more than a half against
+held-out UTKFace faces: over the cells of the grid (9 x 9; accurate: 12 x 12), those altered by more than a half against
 those altered by less than a tenth, the AUC within each forged picture (the mean over those with at least three cells of either kind) and
 over the cells of all of them, and the mean of the cells' probabilities in altered and unaltered
 cells and in the untouched pictures. A map that only knows where faces are altered as a rule (the
@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
-from data import CELLS, Data, difference, to_tensor
+import model as fast
+import vit as accurate
+from data import Data, difference, to_tensor
 from geometry import stretch
-from model import SIZE, load_export
 
 
 @torch.inference_mode()
@@ -40,9 +41,9 @@ def within(truth, found):
     return np.mean(values)
 
 
-def report(name, model, triples):
-    truth = np.stack([stretch(mask[..., 0], CELLS, CELLS) for _, _, mask in triples])
-    real, forged = (cells(model, np.stack([stretch(t[side], SIZE, SIZE) for t in triples])) for side in (0, 1))
+def report(name, net, model, triples):
+    truth = np.stack([stretch(mask[..., 0], net.CELLS, net.CELLS) for _, _, mask in triples])
+    real, forged = (cells(model, np.stack([stretch(t[side], net.SIZE, net.SIZE) for t in triples])) for side in (0, 1))
     usual = np.broadcast_to(truth.mean(0), truth.shape)
     clear = (truth > 0.5) | (truth < 0.1)
     print(
@@ -57,6 +58,8 @@ def report(name, model, triples):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tier", required=True, choices=("fast", "accurate"))
+    parser.add_argument("--base", type=Path, help="accurate: DINOv2's weights")
     parser.add_argument("--data", required=True, type=Path)
     parser.add_argument("--work", required=True, type=Path)
     parser.add_argument("--weights", required=True, type=Path)
@@ -65,17 +68,20 @@ def main():
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(1)
     data = Data(args.data, args.work)
-    model = load_export(args.weights).to(memory_format=torch.channels_last)
+    if args.tier == "fast":
+        net, model = fast, fast.load_export(args.weights).to(memory_format=torch.channels_last)
+    else:
+        net, model = accurate, accurate.load_export(args.weights, args.base)
     triples = []
     for fake, real in data.val_originals.items():
         pair = np.asarray(data.dfdc.images[real]), np.asarray(data.dfdc.images[fake])
         mask = difference(*pair)
         if mask is not None:
             triples.append((*pair, mask))
-    report("DFDC, validation people", model, triples)
+    report("DFDC, validation people", net, model, triples)
     rng = np.random.default_rng(0)
     held = data.utk_held_out
-    report("own forgeries, UTKFace", model, [data.forged_pair(data.utk, held, i, rng) for i in held[::2]])
+    report("own forgeries, UTKFace", net, model, [data.forged_pair(data.utk, held, i, rng) for i in held[::2]])
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ def main():
     parser.add_argument("--tier", required=True, choices=TIERS)
     parser.add_argument("--data", required=True, type=Path)
     parser.add_argument("--work", required=True, type=Path, help="the folder of prepare.py")
-    parser.add_argument("--base", required=True, type=Path, help="pretrained weights of the trunk; for `accurate` what scripts/setup --accurate installs")
+    parser.add_argument("--base", required=True, type=Path, help="pretrained weights of the trunk; for `accurate` what scripts/setup installs")
     parser.add_argument("--out", type=Path, help="default: --work")
     parser.add_argument("--epochs", type=float, default=3)
     parser.add_argument("--pairs", type=int, nargs=3, default=(10, 2, 4), help="dfdc, blend, utk pairs in a batch")

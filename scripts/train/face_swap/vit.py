@@ -16,7 +16,7 @@ mask    each patch token's 2 x 384 values of the two taps -> linear to the logit
         the face was altered; 12 x 12 of them.
 
 Two files make the network. The base, dinov2-vit-s14.safetensors in f16, holds DINOv2's own tensors
-and is not ours; scripts/setup --accurate makes it. It has the names of the state dict but for two:
+and is not ours; scripts/setup makes it. It has the names of the state dict but for two:
 `positions` [1370, 384] (f32) is DINOv2's table for 37 x 37 patches, which load_base resizes, and
 `norm` is the last norm, which both taps' norms start from. Ours, face-swap-accurate.safetensors in
 f16, holds what is changed:
@@ -179,7 +179,9 @@ def load_export(path, base, device="cpu"):
     """The network as the program sees it: weights rounded to f16, arithmetic in f32."""
     model = FaceSwapNet()
     load_base(model, base)
-    state = {name: tensor.float() for name, tensor in load_file(str(path)).items()}
+    state = load_file(str(path))
+    # The domain model beside it is the program's business (heads.py).
+    state = {name: tensor.float() for name, tensor in state.items() if not name.startswith("domain.")}
     missing, unexpected = model.load_state_dict(state, strict=False)
     if unexpected or any(ours(m, model.state_dict()) for m in missing):
         raise ValueError(f"{path} is not an accurate face-swap network: {missing}, {unexpected}")
