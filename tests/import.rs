@@ -264,6 +264,13 @@ fn refused(bytes: &[u8], words: &[&str]) {
 
 #[test]
 fn what_is_no_whole_checkpoint_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, words) in [("missing.pth", "cannot be read"), ("", "not a regular file")] {
+        let file = folder.path().join(name);
+        let error = import(Family::Aasist, &file, &Described::default(), folder.path(), &[]);
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains(words) && error.contains(name), "{error}");
+    }
     refused(b"", &["not a zip archive"]);
     refused(b"\x80\x02}q\0.", &["not a zip archive"]);
     refused(&vec![b'P'; (16 << 20) + 1], &["over 16 MiB"]);

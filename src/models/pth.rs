@@ -48,10 +48,14 @@ pub struct Checkpoint {
 /// but a state dict. The message names the file and, where one is to blame, the tensor.
 pub fn read(file: &Path) -> Result<Checkpoint, WeightsError> {
     let io = |source| WeightsError::Io { file: file.to_path_buf(), source };
+    let wrong = |detail| WeightsError::Checkpoint { file: file.to_path_buf(), detail };
+    // Before it is opened: a FIFO would have to be waited for.
+    if !std::fs::metadata(file).map_err(io)?.is_file() {
+        return Err(wrong("not a regular file".to_owned()));
+    }
     let mut bytes = Vec::new();
     let mut reader = File::open(file).map_err(io)?.take(MAX_BYTES + 1);
     reader.read_to_end(&mut bytes).map_err(io)?;
-    let wrong = |detail| WeightsError::Checkpoint { file: file.to_path_buf(), detail };
     if bytes.len() as u64 > MAX_BYTES {
         return Err(wrong(format!("over {} MiB", MAX_BYTES >> 20)));
     }
@@ -204,10 +208,10 @@ impl Archive {
         let mut values = Vec::with_capacity(count);
         let mut index = vec![0usize; shape.len()];
         for _ in 0..count {
-            let steps = index.iter().zip(strides);
-            let place = steps.fold(Some(*offset), |place, (i, stride)| {
-                place?.checked_add(i.checked_mul(*stride)?)
-            });
+            let place = index
+                .iter()
+                .zip(strides)
+                .try_fold(*offset, |place, (i, stride)| place.checked_add(i.checked_mul(*stride)?));
             let value = place.and_then(|place| element.at(storage, place));
             values.push(value.ok_or_else(|| format!("reaches over the end of storage {key}"))?);
             for (i, side) in index.iter_mut().zip(shape).rev() {
@@ -362,11 +366,11 @@ impl Machine {
             b')' => self.push(Object::Tuple(Vec::new())),
             n @ 0x85..=0x87 => {
                 let from = self.stack.len().checked_sub(usize::from(n - 0x84));
-                let items = self.objects_from(from.ok_or("an empty stack")?)?;
+                let items = self.objects_since(from.ok_or("an empty stack")?)?;
                 self.push(Object::Tuple(items));
             }
             b't' => {
-                let items = self.from_mark()?;
+                let items = self.since_mark()?;
                 self.push(Object::Tuple(items));
             }
             // EMPTY_LIST, APPEND, APPENDS: no tensor is described by one.
@@ -376,7 +380,7 @@ impl Machine {
                 self.list()?;
             }
             b'e' => {
-                self.from_mark()?;
+                self.since_mark()?;
                 self.list()?;
             }
             // EMPTY_DICT, SETITEM, SETITEMS
@@ -386,7 +390,7 @@ impl Machine {
                 self.dict()?.push((key, value));
             }
             b'u' => {
-                let items = self.from_mark()?;
+                let items = self.since_mark()?;
                 let (pairs, []) = items.as_chunks::<2>() else {
                     return Err("a key without a value".to_owned());
                 };
@@ -478,7 +482,7 @@ impl Machine {
         }
     }
 
-    fn objects_from(&mut self, from: usize) -> Result<Vec<Id>, String> {
+    fn objects_since(&mut self, from: usize) -> Result<Vec<Id>, String> {
         let items = self.stack.split_off(from).into_iter().map(|slot| match slot {
             Slot::Object(id) => Ok(id),
             Slot::Mark => Err("a mark where an object is expected".to_owned()),
@@ -486,10 +490,10 @@ impl Machine {
         items.collect()
     }
 
-    fn from_mark(&mut self) -> Result<Vec<Id>, String> {
+    fn since_mark(&mut self) -> Result<Vec<Id>, String> {
         let mark = self.stack.iter().rposition(|slot| matches!(slot, Slot::Mark));
         let mark = mark.ok_or("no mark")?;
-        let items = self.objects_from(mark + 1)?;
+        let items = self.objects_since(mark + 1)?;
         self.stack.pop();
         Ok(items)
     }
