@@ -136,12 +136,12 @@ fn family_parser() -> impl TypedValueParser<Value = Family> {
 
 /// Imports a checkpoint; what to say of it.
 fn import_to(
-    folder: Option<&Path>,
+    explicit: Option<&Path>,
     family: Family,
     file: &Path,
     described: &Described,
 ) -> Result<String, String> {
-    let named = folder.map(Path::to_path_buf).or_else(named_by_environment);
+    let named = explicit.map(Path::to_path_buf).or_else(named_by_environment);
     // The names of all weights that it will stand beside; in a folder that was named, only those.
     let beside = match &named {
         Some(_) => None,
@@ -152,8 +152,10 @@ fn import_to(
     let folder =
         named.or_else(user_folder).ok_or("no home folder: name a folder with --weights")?;
     let entry = import(family, file, described, &folder, &taken).map_err(|e| e.to_string())?;
+    // Where only the option named the folder, only the option finds it again.
+    let named = explicit.map_or_else(String::new, |f| format!(" --weights {}", f.display()));
     Ok(format!(
-        "{}: {} ({}), {}\nveriscope score --detector voice-clone --network {} --list FILE\n",
+        "{}: {} ({}), {}\nveriscope score --detector voice-clone --network {}{named} --list FILE\n",
         entry.path().display(),
         entry.network,
         entry.licence,
