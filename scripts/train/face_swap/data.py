@@ -17,6 +17,7 @@ Every batch is a pure function of (seed, step), which makes a run repeatable and
 """
 
 import csv
+import subprocess
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,8 @@ DONORS = 24
 PARTLY = 0.25
 # The share of pairs that are degraded mildly.
 MILD = 0.35
+# The share of pairs that go through a real H.264 encode besides.
+FILMED = 0.3
 # What the forgeries made here consist of where the files exist; the rest is blended from real faces
 # and autoencoder round trips.
 SHARES = {"gan donor": 0.12, "gan whole": 0.12, "inpainted": 0.12, "enlarged": 0.08}
@@ -263,6 +266,13 @@ class Data:
                 continue
             add(*self.forged_pair(faces, pool, rng.choice(pool), rng), slot)
         labels = np.tile(np.array([0, 1], np.float32), sum(pairs))
+        rng = np.random.default_rng([seed, step, 1 << 20])
+        chosen = np.flatnonzero(np.repeat(rng.random(sum(pairs)) < FILMED, 2))
+        if len(chosen):
+            side, crf = int(rng.choice([96, 128, size, 224])), int(rng.integers(20, 37))
+            film = filmed([stretch(images[i], side, side) for i in chosen], crf)
+            for i, picture in zip(chosen, film):
+                images[i] = stretch(picture, size, size)
         return np.stack(images), labels, np.stack(masks), np.array(known)
 
 
@@ -520,6 +530,18 @@ def colour(image, rng, strength):
 def jpeg(image, quality):
     data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     return cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
+
+
+def filmed(images, crf):
+    """Pictures of one even size through one real H.264 encode, each a key picture, 4:2:0."""
+    side = images[0].shape[0]
+    quiet = ["ffmpeg", "-v", "error", "-nostdin", "-threads", "1"]
+    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{side}x{side}", "-r", "25"]
+    coded = ["-c:v", "libx264", "-threads", "1", "-g", "1", "-crf", str(crf), "-pix_fmt", "yuv420p", "-f", "h264", "-"]
+    stream = subprocess.run([*quiet, *raw, "-i", "pipe:0", *coded], input=np.stack(images).tobytes(), stdout=subprocess.PIPE, check=True).stdout
+    back = [*quiet, "-f", "h264", "-i", "pipe:0", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    pictures = subprocess.run(back, input=stream, stdout=subprocess.PIPE, check=True).stdout
+    return list(np.frombuffer(pictures, np.uint8).reshape(len(images), side, side, 3))
 
 
 def noise(image, rng, sigma):

@@ -26,7 +26,7 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from data import Data, jpeg, noise
+from data import Data, filmed, jpeg, noise
 from geometry import stretch
 from prepare import SIDE
 
@@ -36,16 +36,6 @@ AGES = ((0, 17), (18, 39), (40, 59), (60, 200))
 
 
 # ------------------------------------------------------------------------------- degradations
-
-
-def h264(images, quality):
-    """All crops through one real H.264 encode, every picture a key picture, 4:2:0."""
-    raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{SIDE}x{SIDE}", "-r", "25"]
-    coded = ["-c:v", "libx264", "-g", "1", "-crf", str(quality), "-pix_fmt", "yuv420p", "-f", "h264", "-"]
-    quiet = ["ffmpeg", "-v", "error", "-nostdin"]
-    stream = subprocess.run([*quiet, *raw, "-i", "pipe:0", *coded], input=np.stack(images).tobytes(), stdout=subprocess.PIPE, check=True).stdout
-    back = subprocess.run([*quiet, "-f", "h264", "-i", "pipe:0", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"], input=stream, stdout=subprocess.PIPE, check=True).stdout
-    return list(np.frombuffer(back, np.uint8).reshape(len(images), SIDE, SIDE, 3))
 
 
 def shrunk(image, share):
@@ -300,7 +290,7 @@ def measure(args, data, program):
     kept = {}
     for kind in ("h264", *kinds):
         rng = np.random.default_rng(0)
-        images = h264(crops, 30) if kind == "h264" else [kinds[kind](image, rng) for image in crops]
+        images = filmed(crops, 30) if kind == "h264" else [kinds[kind](image, rng) for image in crops]
         found = np.full(len(labels), np.nan)
         found[some] = program.score_images(images)
         kept[kind] = found
