@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data import HELD_OUT, SAMPLE_RATE, Cache
+from data import HELD_OUT, RATE, Cache
 from evaluate import Groups, auc, interval
 from train import eer
 
@@ -37,7 +37,7 @@ def write(cache: Cache, out: Path, unheard: bool) -> None:
             with wave.open(str(path), "wb") as w:
                 w.setnchannels(1)
                 w.setsampwidth(2)
-                w.setframerate(SAMPLE_RATE)
+                w.setframerate(RATE)
                 w.writeframes(np.asarray(cache.wave(clip)).astype("<i2").tobytes())
             table.writerow([path, *(clip[k] for k in ("label", "corpus", "family", "speaker", "key"))])
 
