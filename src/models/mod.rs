@@ -8,6 +8,7 @@ pub mod domain;
 pub mod efficientnet_lite;
 mod inverted_residual;
 pub mod silero_vad;
+pub mod speaker_encoder;
 pub mod voice_cnn;
 pub mod weights;
 pub mod yunet;
@@ -36,6 +37,7 @@ pub fn expected_shapes(network: &str) -> Option<Shapes> {
         efficientnet_lite::NETWORK => Some(efficientnet_lite::shapes()),
         voice_cnn::NETWORK => Some(voice_cnn::shapes()),
         silero_vad::NETWORK => Some(silero_vad::shapes()),
+        speaker_encoder::NETWORK => Some(speaker_encoder::shapes()),
         dinov2::NETWORK => Some(dinov2::shapes()),
         dinov2::BASE => Some(dinov2::base_shapes()),
         _ => None,
