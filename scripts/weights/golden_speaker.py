@@ -56,7 +56,8 @@ def main():
     for wave in waves:
         raised = audio.normalize_volume(wave, hparams.audio_norm_target_dBFS, increase_only=True)
         mels.append(audio.wav_to_mel_spectrogram(raised.astype(np.float32)))
-    mels = np.stack(mels)
+    # safetensors writes memory as it lies.
+    mels = np.ascontiguousarray(np.stack(mels))
     with torch.no_grad():
         embeddings = network(torch.from_numpy(mels)).numpy()
     print(f"{mels.shape[1]} frames; the two are alike by {embeddings[0] @ embeddings[1]:.3f}")

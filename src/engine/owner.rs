@@ -211,9 +211,7 @@ fn run_oldest(runner: &Runner<Networks>, waiting: &mut VecDeque<Request>) {
                     other => Err(other),
                 },
             );
-            share(parts, |parts| {
-                runner.run(Kind::Speaker, &windows, parts, 1, Networks::speakers)
-            });
+            share(parts, |parts| runner.run(Kind::Speaker, &windows, parts, 1, Networks::speakers));
         }
         Some(Request::Activity { samples, state, reply }) => {
             let run = |networks: &Networks, windows: &[(Vec<f32>, Box<VadState>)]| {

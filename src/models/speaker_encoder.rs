@@ -79,7 +79,8 @@ impl Lstm {
             ConvConfig { activation: Activation::Sigmoid, precision, ..ConvConfig::default() };
         Linear::with_precision(&input, Some(&bias), Activation::None, precision)
             .and_then(|input| {
-                let recurrent = Conv2d::new(&recurrent.reshape((GATES, HIDDEN, 1, 1))?, None, config)?;
+                let recurrent =
+                    Conv2d::new(&recurrent.reshape((GATES, HIDDEN, 1, 1))?, None, config)?;
                 Ok(Self { input, recurrent })
             })
             .map_err(|e| tensors.unfit(&format!("lstm.{layer}"), &e))
@@ -130,11 +131,11 @@ impl SpeakerEncoder {
         })
     }
 
-    /// The embedding of each window: 16 kHz mono, any level, all of one length of at least a
-    /// frame (25 ms). An embedding does not depend on the other windows.
+    /// The embedding of each window: 16 kHz mono, any level, all of one length; 1.6 s is what the
+    /// network was trained on. An embedding does not depend on the other windows.
     ///
     /// # Errors
-    /// Windows of several lengths, or without sound for a frame.
+    /// Windows of several lengths.
     pub fn forward(&self, windows: &[&[f32]]) -> Result<Vec<Embedding>> {
         let Some(first) = windows.first() else { return Ok(Vec::new()) };
         if let Some(odd) = windows.iter().find(|w| w.len() != first.len()) {
