@@ -65,7 +65,7 @@ pub fn sha256(data: &[u8]) -> String {
 /// manifest.
 pub fn weights(folder: &Path) {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights");
-    for name in ["yunet", "silero-vad", "face-swap-fast", "voice-clone-fast"] {
+    for name in ["yunet", "silero-vad", "face-swap-fast", "voice-clone-fast", "speaker-encoder"] {
         let name = format!("{name}.safetensors");
         std::fs::copy(shipped.join(&name), folder.join(&name)).unwrap();
     }
