@@ -242,6 +242,12 @@ fn the_speaker_network_answers_as_its_package_does() {
     assert!(net.forward(&[&[0.0; 32_000]]).unwrap()[0].iter().all(|v| v.is_finite()));
     let text = net.forward(&[windows[0], &windows[1][1..]]).unwrap_err().to_string();
     assert!(text.contains("32000") && text.contains("31999"), "{text}");
+
+    let rounded = SpeakerEncoder::new(&load_in(PrecisionChoice::Bf16, "speaker-encoder")).unwrap();
+    for (exact, rounded) in embeddings.iter().zip(rounded.forward(&windows).unwrap()) {
+        println!("bf16: {}", likeness(exact, &rounded));
+        assert!(likeness(exact, &rounded) > 0.995);
+    }
 }
 
 /// How far, says the model card; here only that bf16 is on where the machine has it, and that it

@@ -27,7 +27,7 @@ pub struct SpeakerRule {
 
 impl SpeakerRule {
     /// For the windows of [`super::windows`]; measured in `docs/models/speaker.md`.
-    pub const WINDOWS: Self = Self { same: 0.64, least: 3 };
+    pub const WINDOWS: Self = Self { same: 0.62, least: 5 };
 }
 
 /// The windows of one stream, each with an embedding of length 1.
