@@ -102,9 +102,10 @@ impl Lstm {
                 let (input, rest) = gates.split_at(HIDDEN);
                 let (forget, rest) = rest.split_at(HIDDEN);
                 let (new, output) = rest.split_at(HIDDEN);
-                for i in 0..HIDDEN {
-                    cell[i] = forget[i] * cell[i] + input[i] * (2.0 * new[i] - 1.0);
-                    hidden[i] = output[i] * cell[i].tanh();
+                let gates = input.iter().zip(forget).zip(new).zip(output);
+                for ((h, c), (((i, f), n), o)) in hidden.iter_mut().zip(cell).zip(gates) {
+                    *c = f * *c + i * (2.0 * n - 1.0);
+                    *h = o * c.tanh();
                 }
             }
             all.extend_from_slice(&hidden);
