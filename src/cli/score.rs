@@ -38,7 +38,7 @@ pub struct ScoreArgs {
     /// In what numbers networks calculate on the CPU: auto, f32 or bf16 (see `veriscope scan`)
     #[arg(long, default_value = "auto", value_parser = super::scan::parse_precision)]
     precision: PrecisionChoice,
-    /// Which networks judge faces: fast (the light one), or accurate (a larger one beside it: better,
+    /// Which networks judge: fast (the light ones), or accurate (a larger one beside each: better,
     /// several times slower) [default: accurate where scripts/setup could install its base, else fast]
     #[arg(long, value_parser = super::scan::tier_parser())]
     tier: Option<Tier>,

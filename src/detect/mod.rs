@@ -31,6 +31,19 @@ impl Tier {
     }
 }
 
+/// The tier of each detector that has several networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tiers {
+    pub face_swap: Tier,
+    pub voice_clone: Tier,
+}
+
+impl From<Tier> for Tiers {
+    fn from(tier: Tier) -> Self {
+        Self { face_swap: tier, voice_clone: tier }
+    }
+}
+
 /// Windows in, one score a window out.
 pub trait Detector: Send {
     /// One window, prepared by the room that cuts it.

@@ -9,8 +9,10 @@ pub mod efficientnet_lite;
 mod inverted_residual;
 pub mod silero_vad;
 pub mod speaker_encoder;
+mod tuned;
 pub mod voice_cnn;
 pub mod weights;
+pub mod whisper_encoder;
 pub mod yunet;
 
 use crate::nn::{Conv2d, ConvConfig, Precision};
@@ -40,6 +42,8 @@ pub fn expected_shapes(network: &str) -> Option<Shapes> {
         speaker_encoder::NETWORK => Some(speaker_encoder::shapes()),
         dinov2::NETWORK => Some(dinov2::shapes()),
         dinov2::BASE => Some(dinov2::base_shapes()),
+        whisper_encoder::NETWORK => Some(whisper_encoder::shapes()),
+        whisper_encoder::BASE => Some(whisper_encoder::base_shapes()),
         _ => None,
     }
 }
