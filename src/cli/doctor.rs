@@ -222,7 +222,8 @@ fn weights(findings: &mut Findings, store: Result<WeightStore, WeightsError>) {
         if whole {
             findings.there(&name, said);
         } else {
-            findings.missing(&name, said, BRING_WEIGHTS);
+            let bring = entry.installed_by.as_deref().unwrap_or(BRING_WEIGHTS);
+            findings.missing(&name, said, bring);
         }
     }
     if !voice_clone::has_accurate(&store) {
