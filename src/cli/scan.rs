@@ -52,7 +52,7 @@ pub struct ScanArgs {
     /// less than 0.001 and the processor has instructions for it), f32 or bf16
     #[arg(long, default_value = "auto", value_parser = parse_precision)]
     precision: PrecisionChoice,
-    /// Which networks judge faces: fast (the light one), or accurate (a larger one beside it: better,
+    /// Which networks judge: fast (the light ones), or accurate (a larger one beside each: better,
     /// several times slower) [default: accurate where scripts/setup could install its base, else fast]
     #[arg(long, value_parser = tier_parser())]
     tier: Option<Tier>,

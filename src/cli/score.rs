@@ -3,13 +3,14 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
 use super::{EXIT_FAILED, EXIT_OK, EXIT_PIPE, EXIT_USAGE, complain, fail};
 use crate::detect::Tier;
-use crate::engine::score::Scored;
+use crate::detect::imported_voice::ImportedVoice;
+use crate::engine::score::{Scored, score_imported};
 use crate::engine::{DeviceChoice, Engine, ScanOptions};
 use crate::models::weights::{PrecisionChoice, WeightStore};
 use crate::report::DetectorKind;
@@ -19,6 +20,10 @@ use crate::report::DetectorKind;
 /// One row a file, in the list's order; for a video or a sound it is its strongest track's pooled
 /// score. Higher means fake. A file that could not be judged has empty score and probability, and
 /// its reasons say why; exit code 1 where a file could not be read.
+///
+/// With --network a published network judges, as its authors' evaluation does: the first 4.04 s of
+/// the first stream of sound, silence included, shorter sound repeated. It is not calibrated: the
+/// score is minus its logit for bona fide, the probability stays empty.
 #[derive(Debug, Args)]
 pub struct ScoreArgs {
     #[arg(long, value_parser = super::scan::detector_parser())]
@@ -38,11 +43,16 @@ pub struct ScoreArgs {
     /// In what numbers networks calculate on the CPU: auto, f32 or bf16 (see `veriscope scan`)
     #[arg(long, default_value = "auto", value_parser = super::scan::parse_precision)]
     precision: PrecisionChoice,
-    /// Which networks judge faces: fast (the light one), or accurate (a larger one beside it: better,
+    /// Which networks judge: fast (the light ones), or accurate (a larger one beside each: better,
     /// several times slower) [default: accurate where scripts/setup could install its base, else fast]
     #[arg(long, value_parser = super::scan::tier_parser())]
     tier: Option<Tier>,
-    /// Folder with the weights and their manifest [default: the one that came with the program]
+    /// Weights of a published network that are to judge instead of ours (voice-clone only, on the
+    /// CPU); see `veriscope weights import`
+    #[arg(long, value_name = "NAME")]
+    network: Option<String>,
+    /// Folder with the weights and their manifest [default: the one that came with the program, and
+    /// imported weights]
     #[arg(long, value_name = "DIR")]
     weights: Option<PathBuf>,
 }
@@ -54,9 +64,23 @@ pub fn run(args: &ScoreArgs) -> u8 {
     }
 }
 
+/// What gives the scores.
+enum Judge {
+    Ours(Box<Engine>),
+    Published(Box<ImportedVoice>),
+}
+
 fn score(args: &ScoreArgs) -> Result<u8, String> {
     if args.precropped && args.detector != DetectorKind::FaceSwap {
         complain("--precropped goes with --detector face-swap only");
+        return Ok(EXIT_USAGE);
+    }
+    if args.network.is_some() && args.detector != DetectorKind::VoiceClone {
+        complain("--network goes with --detector voice-clone only");
+        return Ok(EXIT_USAGE);
+    }
+    if args.network.is_some() && matches!(args.device, DeviceChoice::Cuda(_)) {
+        complain("--network: published networks run on the CPU only");
         return Ok(EXIT_USAGE);
     }
     let name = args.list.display();
@@ -69,19 +93,35 @@ fn score(args: &ScoreArgs) -> Result<u8, String> {
     let weights = WeightStore::open(args.weights.as_deref())
         .map_err(|e| e.to_string())?
         .with_precision(args.precision);
-    let options = ScanOptions {
-        detectors: vec![args.detector],
-        fps: args.fps,
-        jobs: 0,
-        device: args.device,
-        tier: args.tier,
+    let judge = match &args.network {
+        Some(name) => {
+            let network = &weights.entry(name).map_err(|e| e.to_string())?.network;
+            if !ImportedVoice::knows(network) {
+                complain(&format!(
+                    "--network {name}: {network} is no published voice-clone network"
+                ));
+                return Ok(EXIT_USAGE);
+            }
+            let network = ImportedVoice::load(&weights, name).map_err(|e| e.to_string())?;
+            Judge::Published(Box::new(network))
+        }
+        None => {
+            let options = ScanOptions {
+                detectors: vec![args.detector],
+                fps: args.fps,
+                jobs: 0,
+                device: args.device,
+                tier: args.tier,
+            };
+            let engine = Engine::new(options, &weights).map_err(|e| e.to_string())?;
+            Judge::Ours(Box::new(engine))
+        }
     };
-    let engine = Engine::new(options, &weights).map_err(|e| e.to_string())?;
 
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut failed = false;
     let mut written = writeln!(out, "path\tscore\tprobability\treasons");
-    engine.score(&paths, args.detector, args.precropped, &mut |path, row| {
+    let mut sink = |path: &Path, row: Scored| {
         if let Some(error) = &row.error {
             failed = true;
             complain(&error.message);
@@ -93,7 +133,11 @@ fn score(args: &ScoreArgs) -> Result<u8, String> {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),
         }
-    });
+    };
+    match judge {
+        Judge::Ours(engine) => engine.score(&paths, args.detector, args.precropped, &mut sink),
+        Judge::Published(network) => score_imported(&network, &paths, &mut sink),
+    }
     match written.and_then(|()| out.flush()) {
         Ok(()) if failed => Ok(EXIT_FAILED),
         Ok(()) => Ok(EXIT_OK),

@@ -1,15 +1,17 @@
 //! `veriscope weights`: what networks there are, and whether their weights are whole.
 
 use std::fmt::Display;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand, ValueEnum};
 use unicode_width::UnicodeWidthStr as _;
 
 use super::{EXIT_FAILED, EXIT_OK, fail, print};
-use crate::models::weights::{WeightStore, WeightsError};
+use crate::models::import::{Described, Family, import};
+use crate::models::weights::{WeightStore, WeightsError, named_by_environment, user_folder};
 
-/// List or verify the networks' weights
+/// List, verify or import networks' weights
 #[derive(Debug, Args)]
 pub struct WeightsArgs {
     #[command(subcommand)]
@@ -20,15 +22,41 @@ pub struct WeightsArgs {
 enum WeightsCommand {
     /// What the manifest says of each network's weights
     List {
-        /// Folder with the weights and their manifest [default: the one that came with the program]
+        /// Folder with the weights and their manifest [default: the one that came with the program,
+        /// and imported weights]
         #[arg(long, value_name = "DIR")]
         weights: Option<PathBuf>,
         #[arg(long, value_enum, default_value_t = Format::Table)]
         format: Format,
     },
+    /// Import a published detector's own checkpoint, to run it beside ours (`score --network`)
+    ///
+    /// The checkpoint is a state dict saved by PyTorch 1.6 or later; nothing in it is executed. It
+    /// is refused where a tensor is missing, too many, of another shape or not finite.
+    Import {
+        /// Whose checkpoint it is; AASIST and AASIST-L are told apart by their shapes
+        #[arg(long = "as", value_name = "FAMILY", value_parser = family_parser())]
+        family: Family,
+        /// The checkpoint, such as AASIST.pth
+        file: PathBuf,
+        /// The name that the weights get [default: the network's]
+        #[arg(long)]
+        name: Option<String>,
+        /// The checkpoint's licence, for the manifest [default: not stated]
+        #[arg(long)]
+        licence: Option<String>,
+        /// Where the checkpoint comes from, for the manifest; its file name and sha256 are added
+        #[arg(long)]
+        origin: Option<String>,
+        /// Folder that the weights go to, made where it is missing [default: the folder that
+        /// VERISCOPE_WEIGHTS names, else veriscope/weights in the user's folder for data]
+        #[arg(long, value_name = "DIR")]
+        weights: Option<PathBuf>,
+    },
     /// Check each file's sha256 and shapes; exit code 1 where one is missing or altered
     Verify {
-        /// Folder with the weights and their manifest [default: the one that came with the program]
+        /// Folder with the weights and their manifest [default: the one that came with the program,
+        /// and imported weights]
         #[arg(long, value_name = "DIR")]
         weights: Option<PathBuf>,
     },
@@ -41,45 +69,99 @@ enum Format {
 }
 
 pub fn run(args: &WeightsArgs) -> u8 {
-    let dir = match &args.command {
-        WeightsCommand::List { weights, .. } | WeightsCommand::Verify { weights } => weights,
-    };
-    let store = match WeightStore::open(dir.as_deref()) {
-        Ok(store) => store,
-        Err(error) => return fail(&error.to_string()),
-    };
-    match args.command {
-        WeightsCommand::List { format: Format::Json, .. } => {
-            match serde_json::to_string_pretty(&store.entries()) {
-                Ok(text) => print(&(text + "\n"), EXIT_OK),
-                Err(error) => fail(&format!("weights list: {error}")),
+    match &args.command {
+        WeightsCommand::List { weights, format } => match WeightStore::open(weights.as_deref()) {
+            Ok(store) => list(&store, *format),
+            Err(error) => fail(&error.to_string()),
+        },
+        WeightsCommand::Verify { weights } => match WeightStore::open(weights.as_deref()) {
+            Ok(store) => verify_all(&store),
+            Err(error) => fail(&error.to_string()),
+        },
+        WeightsCommand::Import { family, file, name, licence, origin, weights } => {
+            let described =
+                Described { name: name.clone(), licence: licence.clone(), origin: origin.clone() };
+            match import_to(weights.as_deref(), *family, file, &described) {
+                Ok(said) => print(&said, EXIT_OK),
+                Err(message) => fail(&message),
             }
         }
-        WeightsCommand::List { format: Format::Table, .. } => {
+    }
+}
+
+fn list(store: &WeightStore, format: Format) -> u8 {
+    match format {
+        Format::Json => match serde_json::to_string_pretty(&store.entries()) {
+            Ok(text) => print(&(text + "\n"), EXIT_OK),
+            Err(error) => fail(&format!("weights list: {error}")),
+        },
+        Format::Table => {
             let mut rows = vec![
                 ["NAME", "NETWORK", "SIZE", "SHA256", "LICENCE", "FILE"].map(String::from).to_vec(),
             ];
             rows.extend(store.entries().iter().map(|e| {
+                // That of imported weights in full, because it lies elsewhere.
+                let file = if e.folder == store.folder() {
+                    e.file.clone()
+                } else {
+                    e.path().display().to_string()
+                };
                 vec![
                     e.name.to_string(),
                     e.network.to_string(),
                     size(e.bytes),
                     e.sha256.chars().take(12).collect(),
                     e.licence.to_string(),
-                    std::path::Path::new(&e.file).display().to_string(),
+                    file,
                 ]
             }));
             print(&columns(&rows), EXIT_OK)
         }
-        WeightsCommand::Verify { .. } => {
-            let names: Vec<String> = store.entries().iter().map(|e| e.name.to_string()).collect();
-            if names.is_empty() {
-                return fail("the manifest names no weights");
-            }
-            let (text, whole) = check(&names, |name| verify(&store, name));
-            print(&text, if whole { EXIT_OK } else { EXIT_FAILED })
-        }
     }
+}
+
+fn verify_all(store: &WeightStore) -> u8 {
+    let names: Vec<String> = store.entries().iter().map(|e| e.name.to_string()).collect();
+    if names.is_empty() {
+        return fail("the manifest names no weights");
+    }
+    let (text, whole) = check(&names, |name| verify(store, name));
+    print(&text, if whole { EXIT_OK } else { EXIT_FAILED })
+}
+
+fn family_parser() -> impl TypedValueParser<Value = Family> {
+    PossibleValuesParser::new(Family::ALL.map(Family::name))
+        .try_map(|name| Family::ALL.into_iter().find(|f| f.name() == name).ok_or("unknown family"))
+}
+
+/// Imports a checkpoint; what to say of it.
+fn import_to(
+    explicit: Option<&Path>,
+    family: Family,
+    file: &Path,
+    described: &Described,
+) -> Result<String, String> {
+    let named = explicit.map(Path::to_path_buf).or_else(named_by_environment);
+    // The names of all weights that it will stand beside; in a folder that was named, only those.
+    let beside = match &named {
+        Some(_) => None,
+        None => Some(WeightStore::open(None).map_err(|e| e.to_string())?),
+    };
+    let entries = beside.as_ref().map_or(&[][..], WeightStore::entries);
+    let taken: Vec<&str> = entries.iter().map(|e| e.name.as_str()).collect();
+    let folder =
+        named.or_else(user_folder).ok_or("no home folder: name a folder with --weights")?;
+    let entry = import(family, file, described, &folder, &taken).map_err(|e| e.to_string())?;
+    // Where only the option named the folder, only the option finds it again.
+    let named = explicit.map_or_else(String::new, |f| format!(" --weights {}", f.display()));
+    Ok(format!(
+        "{}: {} ({}), {}\nveriscope score --detector voice-clone --network {}{named} --list FILE\n",
+        entry.path().display(),
+        entry.network,
+        entry.licence,
+        size(entry.bytes),
+        entry.name
+    ))
 }
 
 /// Checks one network's file. `Some`: it does not ship and this command would install it.

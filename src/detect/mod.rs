@@ -2,6 +2,7 @@
 //! third, [`label_strip`], weighs evidence found in the file's bytes.
 
 pub mod face_swap;
+pub mod imported_voice;
 pub mod label_strip;
 pub mod voice_clone;
 
@@ -28,6 +29,19 @@ impl Tier {
             Self::Fast => "fast",
             Self::Accurate => "accurate",
         }
+    }
+}
+
+/// The tier of each detector that has several networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tiers {
+    pub face_swap: Tier,
+    pub voice_clone: Tier,
+}
+
+impl From<Tier> for Tiers {
+    fn from(tier: Tier) -> Self {
+        Self { face_swap: tier, voice_clone: tier }
     }
 }
 

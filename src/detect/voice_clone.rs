@@ -1,29 +1,92 @@
-//! `voice-clone`: 4 s of speech, scored by a convolutional network over a spectrogram.
+//! `voice-clone`: 4 s of speech, scored by the networks of the chosen tier: a convolutional network
+//! over a spectrogram, and beside it the tuned encoder of a speech recogniser.
 
 use candle_core::Device;
 
-use super::{Detector, calibration};
+use super::{Detector, Tier, calibration};
 use crate::{
     models::{
         voice_cnn::VoiceCnn,
         weights::{WeightStore, WeightsError},
+        whisper_encoder::WhisperEncoder,
     },
     verdict::calibration::Calibration,
 };
 
-pub const WEIGHTS: &str = "voice-clone-fast";
+const FAST: &str = "voice-clone-fast";
+const ACCURATE: &str = "voice-clone-accurate";
+
+/// Whether the manifest has a network for the accurate tier, installed or not. Without one both
+/// tiers run the light network: that is no error.
+pub fn has_accurate(store: &WeightStore) -> bool {
+    store.entry(ACCURATE).is_ok()
+}
+
+/// Name of the weights in the manifest that a tier runs and is calibrated by.
+pub fn weights(store: &WeightStore, tier: Tier) -> &'static str {
+    match tier {
+        Tier::Accurate if has_accurate(store) => ACCURATE,
+        _ => FAST,
+    }
+}
+
+/// Names of all weights that run with those of that name, bases aside, and how much each one's answer
+/// counts. The accurate network is heard beside the light one: its 80 mel bands leave out fine
+/// structure that the other sees, which costs little beside it.
+fn networks(weights: &str) -> &'static [(&'static str, f32)] {
+    match weights {
+        ACCURATE => &[(ACCURATE, 1.0), (FAST, 1.0)],
+        _ => &[(FAST, 1.0)],
+    }
+}
+
+enum Network {
+    Fast(Box<VoiceCnn>),
+    Accurate(Box<WhisperEncoder>),
+}
+
+impl Network {
+    fn load(store: &WeightStore, device: &Device, name: &str) -> Result<Self, WeightsError> {
+        let tensors = store.load(name, device)?;
+        if name == ACCURATE {
+            let base = store.load_base(name, device)?;
+            return Ok(Self::Accurate(Box::new(WhisperEncoder::new(&base, &tensors)?)));
+        }
+        Ok(Self::Fast(Box::new(VoiceCnn::new(&tensors)?)))
+    }
+
+    fn logits(&self, windows: &[&[f32]]) -> candle_core::Result<Vec<f32>> {
+        match self {
+            Self::Fast(network) => network.forward(windows),
+            Self::Accurate(network) => Ok(network.forward(windows)?.logits),
+        }
+    }
+}
 
 pub struct VoiceClone {
-    network: VoiceCnn,
+    weights: &'static str,
+    /// In the order of `networks`.
+    networks: Vec<Network>,
     calibration: Calibration,
 }
 
 impl VoiceClone {
-    pub fn load(store: &WeightStore, device: &Device) -> Result<Self, WeightsError> {
+    pub fn load(store: &WeightStore, device: &Device, tier: Tier) -> Result<Self, WeightsError> {
+        let weights = weights(store, tier);
+        if tier == Tier::Accurate && weights == FAST {
+            tracing::info!("voice-clone has no accurate network: {FAST} runs in every tier");
+        }
+        let all = networks(weights).iter().map(|(name, _)| Network::load(store, device, name));
         Ok(Self {
-            network: VoiceCnn::new(&store.load(WEIGHTS, device)?)?,
-            calibration: calibration(store, WEIGHTS)?,
+            weights,
+            networks: all.collect::<Result<_, _>>()?,
+            calibration: calibration(store, weights)?,
         })
+    }
+
+    /// Names of its weights in the manifest, bases aside.
+    pub fn all_weights(&self) -> impl Iterator<Item = &'static str> + use<> {
+        networks(self.weights).iter().map(|(name, _)| *name)
     }
 }
 
@@ -33,15 +96,24 @@ impl Detector for VoiceClone {
     type Score = f32;
 
     fn weights(&self) -> &'static str {
-        WEIGHTS
+        self.weights
     }
 
     fn calibration(&self) -> Calibration {
         self.calibration
     }
 
+    /// The weighted mean of the networks' logits.
     fn score(&self, windows: &[Vec<f32>]) -> candle_core::Result<Vec<f32>> {
         let windows: Vec<&[f32]> = windows.iter().map(Vec::as_slice).collect();
-        self.network.forward(&windows)
+        let shares = || networks(self.weights).iter().map(|(_, share)| *share);
+        let total: f32 = shares().sum();
+        let mut scores = vec![0.0; windows.len()];
+        for (network, share) in self.networks.iter().zip(shares()) {
+            for (score, logit) in scores.iter_mut().zip(network.logits(&windows)?) {
+                *score += logit * (share / total);
+            }
+        }
+        Ok(scores)
     }
 }

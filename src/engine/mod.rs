@@ -28,7 +28,7 @@ pub use networks::{Compared, TOLERANCE};
 use runner::Runner;
 
 use crate::{
-    detect::{Tier, face_swap},
+    detect::{Tier, Tiers, face_swap, voice_clone},
     device::{self, DeviceError, Gpu},
     models::weights::{PrecisionChoice, WeightStore, WeightsError},
     nn::Precision,
@@ -44,7 +44,7 @@ pub struct ScanOptions {
     /// Files in work at the same time; 0 lets the engine choose.
     pub jobs: usize,
     pub device: DeviceChoice,
-    /// None: [`Tier::Accurate`] where its weights are installed, else [`Tier::Fast`].
+    /// None: for each detector [`Tier::Accurate`] where its weights are installed, else [`Tier::Fast`].
     pub tier: Option<Tier>,
 }
 
@@ -131,16 +131,16 @@ fn accelerator(
     ordinal: usize,
     weights: &WeightStore,
     detectors: &[DetectorKind],
-    tier: Tier,
+    tiers: Tiers,
 ) -> Result<Accelerator, EngineError> {
     let (device, gpu) =
         device::start(ordinal).map_err(|cause| EngineError::Device { ordinal, cause })?;
     let exact = weights.clone().with_precision(PrecisionChoice::F32);
-    let cpu = Networks::load(&exact, &Device::Cpu, detectors, tier)?;
+    let cpu = Networks::load(&exact, &Device::Cpu, detectors, tiers)?;
     // What the device does here was never seen before on this machine: a defect in a kernel must
     // not end the program where the CPU could do the work.
     catch_unwind(AssertUnwindSafe(|| {
-        let networks = Networks::load(weights, &device, detectors, tier)
+        let networks = Networks::load(weights, &device, detectors, tiers)
             .map_err(|cause| EngineError::Load { ordinal, cause })?;
         let compared = networks::self_test(&networks, &cpu)
             .map_err(|detail| EngineError::SelfTest { ordinal, detail })?;
@@ -162,22 +162,41 @@ pub fn self_test(
     weights: &WeightStore,
     tier: Tier,
 ) -> Result<Vec<Compared>, EngineError> {
-    accelerator(ordinal, weights, &DetectorKind::ALL, tier).map(|a| a.compared)
+    accelerator(ordinal, weights, &DetectorKind::ALL, tier.into()).map(|a| a.compared)
 }
 
-/// The best tier whose weights are there. Where that is not the best there could be, the log says
-/// what is missing; the reports name the tier. Weights that are there and broken are no reason to
-/// take others: loading them says what is wrong.
-fn best_tier(detectors: &[DetectorKind], weights: &WeightStore) -> Tier {
-    match weights.missing(face_swap::weights(Tier::Accurate)) {
+/// For each detector the best tier whose weights are there. Where that is not the best there could
+/// be, the log says what is missing; the reports name the weights. Weights that are there and broken
+/// are no reason to take others: loading them says what is wrong.
+fn best_tiers(detectors: &[DetectorKind], weights: &WeightStore) -> Tiers {
+    let best = |kind: DetectorKind, name: &str| match weights.missing(name) {
         None => Tier::Accurate,
         Some(missing) => {
-            if detectors.contains(&DetectorKind::FaceSwap) {
-                tracing::warn!("{missing}; face-swap runs its light network alone (--tier fast)");
+            if detectors.contains(&kind) {
+                let kind = kind.name();
+                tracing::warn!("{missing}; {kind} runs its light network alone (--tier fast)");
             }
             Tier::Fast
         }
+    };
+    Tiers {
+        face_swap: best(DetectorKind::FaceSwap, face_swap::weights(Tier::Accurate)),
+        voice_clone: if voice_clone::has_accurate(weights) {
+            best(DetectorKind::VoiceClone, voice_clone::weights(weights, Tier::Accurate))
+        } else {
+            // There is no better one that could be missing.
+            Tier::Fast
+        },
     }
+}
+
+/// What a report says: the best of the tiers that the detectors run.
+fn best_used(detectors: &[DetectorKind], tiers: Tiers) -> Tier {
+    let used =
+        [(DetectorKind::FaceSwap, tiers.face_swap), (DetectorKind::VoiceClone, tiers.voice_clone)];
+    let accurate =
+        |(kind, tier): &(DetectorKind, Tier)| *tier == Tier::Accurate && detectors.contains(kind);
+    if used.iter().any(accurate) { Tier::Accurate } else { Tier::Fast }
 }
 
 impl Engine {
@@ -188,11 +207,11 @@ impl Engine {
     /// # Errors
     /// Weights that cannot be loaded; a GPU that was asked for and cannot be used.
     pub fn new(options: ScanOptions, weights: &WeightStore) -> Result<Self, EngineError> {
-        let tier = match options.tier {
-            Some(tier) => tier,
-            None => best_tier(&options.detectors, weights),
+        let tiers = match options.tier {
+            Some(tier) => tier.into(),
+            None => best_tiers(&options.detectors, weights),
         };
-        let start = |ordinal| accelerator(ordinal, weights, &options.detectors, tier);
+        let start = |ordinal| accelerator(ordinal, weights, &options.detectors, tiers);
         let mut device_note = None;
         let found = match options.device {
             DeviceChoice::Cpu => None,
@@ -226,7 +245,7 @@ impl Engine {
                 (Some(found.gpu), Runner::new(found.cpu, Some(found.networks)))
             }
             None => {
-                let cpu = Networks::load(weights, &Device::Cpu, &options.detectors, tier)?;
+                let cpu = Networks::load(weights, &Device::Cpu, &options.detectors, tiers)?;
                 (None, Runner::new(cpu, None))
             }
         };
@@ -262,7 +281,7 @@ impl Engine {
                 ("detectors".to_owned(), serde_json::json!(names)),
                 ("fps".to_owned(), serde_json::json!(options.fps)),
                 ("precision".to_owned(), serde_json::json!(precisions)),
-                ("tier".to_owned(), serde_json::json!(tier.name())),
+                ("tier".to_owned(), serde_json::json!(best_used(&options.detectors, tiers).name())),
             ]),
         };
         Ok(Self { options, runner, gpu, info })
@@ -410,9 +429,9 @@ mod tests {
         let cpu = on(DeviceChoice::Cpu);
         let mut engine = on(DeviceChoice::Cpu);
         let store = WeightStore::open(None).unwrap();
-        let broken = Networks::load(&store, &Device::Cpu, &[], Tier::Fast).unwrap();
+        let broken = Networks::load(&store, &Device::Cpu, &[], Tier::Fast.into()).unwrap();
         let networks =
-            Networks::load(&store, &Device::Cpu, &DetectorKind::ALL, Tier::Fast).unwrap();
+            Networks::load(&store, &Device::Cpu, &DetectorKind::ALL, Tier::Fast.into()).unwrap();
         engine.runner = Runner::new(networks, Some(broken));
         engine.gpu = Some(Gpu {
             ordinal: 60_000,

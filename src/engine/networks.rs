@@ -4,7 +4,7 @@ use candle_core::{Device, Error, Result, Tensor};
 
 use crate::{
     detect::{
-        Detector, Tier,
+        Detector, Tiers,
         face_swap::{FaceCrop, FaceScore, FaceSwap, Look},
         voice_clone::VoiceClone,
     },
@@ -42,18 +42,20 @@ impl Networks {
         store: &WeightStore,
         device: &Device,
         detectors: &[DetectorKind],
-        tier: Tier,
+        tiers: Tiers,
     ) -> std::result::Result<Self, WeightsError> {
         let faces = detectors.contains(&DetectorKind::FaceSwap);
         let voices = detectors.contains(&DetectorKind::VoiceClone);
         Ok(Self {
             device: device.clone(),
             detect: faces.then(|| YuNet::new(&store.load(YUNET, device)?)).transpose()?,
-            swap: faces.then(|| FaceSwap::load(store, device, tier)).transpose()?,
+            swap: faces.then(|| FaceSwap::load(store, device, tiers.face_swap)).transpose()?,
             activity: voices
                 .then(|| SileroVad::new(&store.load(SILERO_VAD, device)?))
                 .transpose()?,
-            clone: voices.then(|| VoiceClone::load(store, device)).transpose()?,
+            clone: voices
+                .then(|| VoiceClone::load(store, device, tiers.voice_clone))
+                .transpose()?,
             speaker: voices
                 .then(|| SpeakerEncoder::new(&store.load(SPEAKER_ENCODER, device)?))
                 .transpose()?,
@@ -66,7 +68,7 @@ impl Networks {
         names.extend(self.detect.as_ref().map(|_| YUNET));
         names.extend(self.swap.iter().flat_map(FaceSwap::all_weights));
         names.extend(self.activity.as_ref().map(|_| SILERO_VAD));
-        names.extend(self.clone.as_ref().map(Detector::weights));
+        names.extend(self.clone.iter().flat_map(VoiceClone::all_weights));
         names.extend(self.speaker.as_ref().map(|_| SPEAKER_ENCODER));
         names
     }
@@ -313,10 +315,11 @@ fn wave(seed: u32) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::detect::Tier;
 
     fn cpu(detectors: &[DetectorKind]) -> Networks {
         let store = WeightStore::open(None).unwrap();
-        Networks::load(&store, &Device::Cpu, detectors, Tier::Fast).unwrap()
+        Networks::load(&store, &Device::Cpu, detectors, Tier::Fast.into()).unwrap()
     }
 
     #[test]
@@ -345,7 +348,7 @@ mod tests {
             ("speaker-encoder", DetectorKind::VoiceClone),
         ] {
             let wrong = altered(&store, folder.path(), name);
-            let wrong = Networks::load(&wrong, &Device::Cpu, &[kind], Tier::Fast).unwrap();
+            let wrong = Networks::load(&wrong, &Device::Cpu, &[kind], Tier::Fast.into()).unwrap();
             let refusal = self_test(&wrong, &cpu(&[kind])).unwrap_err();
             assert!(refusal.starts_with(name) && refusal.contains("instead of"), "{refusal}");
         }

@@ -42,7 +42,7 @@ impl Kind {
             Self::Detect => "face detector",
             Self::Swap => DetectorKind::FaceSwap.name(),
             Self::Activity => "voice activity",
-            Self::Clone => crate::detect::voice_clone::WEIGHTS,
+            Self::Clone => DetectorKind::VoiceClone.name(),
             Self::Speaker => "speaker encoder",
         }
     }

@@ -14,9 +14,10 @@ use crate::{
     detect::{
         Detector,
         face_swap::{FaceCrop, Look},
+        imported_voice::ImportedVoice,
     },
     face::{crop, resample::Picture},
-    media::{DecodeOptions, Event, Frame, Limits, MediaError, Source},
+    media::{DecodeOptions, Event, Frame, Limits, MediaError, Source, StreamKind},
     report::{DetectorKind, Failure, Reason, ReasonCode, Report},
     verdict::{
         calibration::{Calibration, logit},
@@ -199,6 +200,105 @@ impl Engine {
         row.reasons.dedup();
         row
     }
+}
+
+/// Scores the first stream of sound of each file with a published network, on the CPU, and gives the
+/// rows to `sink` in the order of `paths`. None has a probability. Sound that is not 16 kHz mono is
+/// made so, as everywhere in this program.
+pub fn score_imported(
+    network: &ImportedVoice,
+    paths: &[PathBuf],
+    sink: &mut dyn FnMut(&Path, Scored) -> ControlFlow<()>,
+) {
+    for paths in paths.chunks(super::cores()) {
+        let sounds: Vec<Result<Sound, Scored>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = paths
+                .iter()
+                .map(|path| scope.spawn(|| first_sound(path, network.samples())))
+                .collect();
+            let joined = threads.into_iter().zip(paths).map(|(thread, path)| {
+                thread.join().unwrap_or_else(|_| {
+                    let message = format!("{}: a defect in this program", path.display());
+                    Err(Scored::failed("internal_error", message))
+                })
+            });
+            joined.collect()
+        });
+        let (waves, rows): (Vec<_>, Vec<_>) = sounds
+            .into_iter()
+            .map(|sound| match sound {
+                Ok(Sound { wave, row }) => (wave, row),
+                Err(row) => (Vec::new(), row),
+            })
+            .unzip();
+        let scores = network.score(waves);
+        for (i, (path, mut row)) in paths.iter().zip(rows).enumerate() {
+            match &scores {
+                Ok(scores) => match scores.get(i).copied().flatten() {
+                    Some(score) if score.is_finite() => row.score = Some(score),
+                    Some(score) => {
+                        let message = format!("{}: a score of {score}", path.display());
+                        row = Scored::failed("inference_error", message);
+                    }
+                    None => {}
+                },
+                Err(e) => {
+                    let said = e.to_string();
+                    let message = said.lines().next().unwrap_or_default();
+                    let message = format!("{}: {message}", path.display());
+                    row = Scored::failed("inference_error", message);
+                }
+            }
+            if sink(path, row).is_break() {
+                return;
+            }
+        }
+    }
+}
+
+/// The beginning of a file's sound, and its row without the score.
+struct Sound {
+    wave: Vec<f32>,
+    row: Scored,
+}
+
+/// At most `samples` of the first stream of sound, or a row that says why there are none.
+fn first_sound(path: &Path, samples: usize) -> Result<Sound, Scored> {
+    let failed = |e: MediaError| Scored::failed(e.code(), e.to_string());
+    let source = Source::open(path, &Limits::default()).map_err(failed)?;
+    let streams = &source.info().streams;
+    let first = streams.iter().find(|s| s.kind == StreamKind::Audio).map(|s| s.index);
+    let mut row = Scored { score: None, probability: None, reasons: Vec::new(), error: None };
+    let mut wave = Vec::new();
+    let Some(first) = first else {
+        let detail = "no sound in this file".to_owned();
+        row.reasons.push(Reason::new(ReasonCode::NoAudio, detail));
+        return Ok(Sound { wave, row });
+    };
+    let options = DecodeOptions { fps: 1.0, video: false, audio: true, threads: 1, hardware: None };
+    let mut fault = None;
+    source
+        .decode(&options, &mut |event| {
+            match event {
+                Event::Audio(audio) if audio.stream == first => {
+                    let more = audio.samples.len().min(samples - wave.len());
+                    wave.extend_from_slice(&audio.samples[..more]);
+                }
+                Event::Fault(f) if fault.is_none() => fault = Some(f),
+                _ => {}
+            }
+            if wave.len() < samples { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })
+        .map_err(failed)?;
+    if let Some(fault) = fault {
+        let message = format!("{}: {}", path.display(), fault.message);
+        row.error =
+            Some(Failure { code: "decode_error".to_owned(), message, time_ms: fault.time_ms });
+    } else if wave.is_empty() {
+        let detail = "the stream of sound holds no sound".to_owned();
+        row.reasons.push(Reason::new(ReasonCode::TooShort, detail));
+    }
+    Ok(Sound { wave, row })
 }
 
 /// A track's windows pooled as one stretch; all count alike here, those out of the domain too.

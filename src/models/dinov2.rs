@@ -10,12 +10,10 @@
 
 use candle_core::{Result, Tensor, bail};
 
+use super::tuned::{Encoder, head};
 use super::weights::{Tensors, WeightsError};
 use super::{FaceOutput, Shapes, domain};
-use crate::nn::{
-    Activation, Conv2d, ConvConfig, EncoderBlock, EncoderLayers, LayerNorm, Linear,
-    global_avg_pool, in_groups,
-};
+use crate::nn::{Conv2d, ConvConfig, EncoderBlock, LayerNorm, Linear, global_avg_pool, in_groups};
 
 /// Its name in the manifest: what was changed.
 pub const NETWORK: &str = "dinov2-vit-s14-lora";
@@ -34,26 +32,15 @@ pub const STD: [f32; 3] = [0.229, 0.224, 0.225];
 const GROUP: usize = 4;
 const PATCH: usize = 14;
 const WIDTH: usize = 384;
-const INNER: usize = 4 * WIDTH;
-const HEADS: usize = 6;
 const DEPTH: usize = 9;
 /// Blocks behind which the tokens go to the heads.
 const TAPS: [usize; 2] = [5, 8];
 const FEATURES: usize = 2 * TAPS.len() * WIDTH;
 /// Blocks before this one are the base's.
 const TUNED_FROM: usize = 2;
-const RANK: usize = 16;
-const EPS: f32 = 1e-6;
+const ENCODER: Encoder = Encoder { width: WIDTH, heads: 6, eps: 1e-6, scaled: true };
 /// Of the base's own position table, one for the class token and 37×37 for patches.
 const BASE_POSITIONS: usize = 1 + 37 * 37;
-
-/// The matrices of a block: name, outputs, inputs.
-const MATRICES: [(&str, usize, usize); 4] = [
-    ("qkv", 3 * WIDTH, WIDTH),
-    ("project", WIDTH, WIDTH),
-    ("fc1", INNER, WIDTH),
-    ("fc2", WIDTH, INNER),
-];
 
 /// The network.
 pub struct Dinov2 {
@@ -71,18 +58,6 @@ pub struct Dinov2 {
 /// Logit, cells and features of one input.
 type Answer = (f32, Vec<f32>, Vec<f32>);
 
-/// The norms, biases and scales of block `i`.
-fn block_vectors(i: usize, shapes: &mut Shapes) {
-    for n in [1, 2] {
-        for part in [format!("norm{n}.weight"), format!("norm{n}.bias"), format!("scale{n}")] {
-            shapes.push((format!("blocks.{i}.{part}"), vec![WIDTH]));
-        }
-    }
-    for (name, out, _) in MATRICES {
-        shapes.push((format!("blocks.{i}.{name}.bias"), vec![out]));
-    }
-}
-
 /// The tensors of the base's file.
 pub fn base_shapes() -> Shapes {
     let mut shapes = vec![
@@ -94,10 +69,7 @@ pub fn base_shapes() -> Shapes {
         ("norm.bias".to_owned(), vec![WIDTH]),
     ];
     for i in 0..DEPTH {
-        block_vectors(i, &mut shapes);
-        for (name, out, inputs) in MATRICES {
-            shapes.push((format!("blocks.{i}.{name}.weight"), vec![out, inputs]));
-        }
+        ENCODER.base_shapes(i, &mut shapes);
     }
     shapes
 }
@@ -106,11 +78,7 @@ pub fn base_shapes() -> Shapes {
 pub fn shapes() -> Shapes {
     let mut shapes = vec![("positions".to_owned(), vec![1 + CELLS * CELLS, WIDTH])];
     for i in TUNED_FROM..DEPTH {
-        block_vectors(i, &mut shapes);
-        for (name, out, inputs) in MATRICES {
-            shapes.push((format!("blocks.{i}.{name}.down"), vec![RANK, inputs]));
-            shapes.push((format!("blocks.{i}.{name}.up"), vec![out, RANK]));
-        }
+        ENCODER.tuned_shapes(i, &mut shapes);
     }
     for tap in 0..TAPS.len() {
         for part in ["weight", "bias"] {
@@ -148,23 +116,18 @@ impl Dinov2 {
             .narrow(0, 1, CELLS * CELLS)
             .and_then(|positions| positions.contiguous())
             .map_err(|e| ours.unfit("positions", &e))?;
-        let head = |name: &str| {
-            let weight = ours.get(&format!("{name}.weight"))?;
-            let bias = ours.get(&format!("{name}.bias"))?;
-            Linear::new(weight, Some(bias), Activation::None).map_err(|e| ours.unfit(name, &e))
-        };
         Ok(Self {
             patches,
             token,
             positions,
             blocks: (0..DEPTH)
-                .map(|i| block(base, ours, i))
+                .map(|i| ENCODER.block(base, ours, i, i >= TUNED_FROM))
                 .collect::<std::result::Result<_, _>>()?,
             norms: (0..TAPS.len())
-                .map(|tap| norm(ours, &format!("norms.{tap}")))
+                .map(|tap| ENCODER.norm(ours, &format!("norms.{tap}")))
                 .collect::<std::result::Result<_, _>>()?,
-            classifier: head("classifier")?,
-            mask: head("mask")?,
+            classifier: head(ours, "classifier")?,
+            mask: head(ours, "mask")?,
         })
     }
 
@@ -216,79 +179,4 @@ impl Dinov2 {
             .map(|((logit, cells), features)| (logit, cells, features))
             .collect())
     }
-}
-
-fn norm(tensors: &Tensors, name: &str) -> std::result::Result<LayerNorm, WeightsError> {
-    let weight = tensors.get(&format!("{name}.weight"))?;
-    let bias = tensors.get(&format!("{name}.bias"))?;
-    LayerNorm::new(weight, bias, EPS).map_err(|e| tensors.unfit(name, &e))
-}
-
-fn block(
-    base: &Tensors,
-    ours: &Tensors,
-    i: usize,
-) -> std::result::Result<EncoderBlock, WeightsError> {
-    let tuned = i >= TUNED_FROM;
-    // Whose norms, biases and scales hold.
-    let own = if tuned { ours } else { base };
-    let layer = |name: &str, scale: Option<&str>| {
-        let name = format!("blocks.{i}.{name}");
-        let weight = base.get(&format!("{name}.weight"))?;
-        let bias = own.get(&format!("{name}.bias"))?;
-        let change = if tuned {
-            Some((ours.get(&format!("{name}.up"))?, ours.get(&format!("{name}.down"))?))
-        } else {
-            None
-        };
-        let scale = scale.map(|scale| own.get(&format!("blocks.{i}.{scale}"))).transpose()?;
-        merged(weight, bias, change, scale)
-            .and_then(|(weight, bias)| {
-                let precision = ours.precision();
-                Linear::with_precision(&weight, Some(&bias), Activation::None, precision)
-            })
-            .map_err(|e| own.unfit(&name, &e))
-    };
-    let layers = EncoderLayers {
-        norm1: norm(own, &format!("blocks.{i}.norm1"))?,
-        qkv: layer("qkv", None)?,
-        project: layer("project", Some("scale1"))?,
-        norm2: norm(own, &format!("blocks.{i}.norm2"))?,
-        fc1: layer("fc1", None)?,
-        fc2: layer("fc2", Some("scale2"))?,
-    };
-    EncoderBlock::new(HEADS, layers).map_err(|e| own.unfit(&format!("blocks.{i}"), &e))
-}
-
-/// `weight + up * down` and `bias`, both times `scale` [out]. Sums go over the rank in order, so
-/// that the same files give the same weights on every machine.
-fn merged(
-    weight: &Tensor,
-    bias: &Tensor,
-    change: Option<(&Tensor, &Tensor)>,
-    scale: Option<&Tensor>,
-) -> Result<(Tensor, Tensor)> {
-    let (out, inputs) = weight.dims2()?;
-    let mut values = weight.flatten_all()?.to_vec1::<f32>()?;
-    if let Some((up, down)) = change {
-        let (up, down) = (up.to_vec2::<f32>()?, down.to_vec2::<f32>()?);
-        let mut difference = vec![0.0f32; inputs];
-        for (row, up) in values.chunks_exact_mut(inputs).zip(&up) {
-            difference.fill(0.0);
-            for (up, down) in up.iter().zip(&down) {
-                difference.iter_mut().zip(down).for_each(|(sum, down)| *sum += up * down);
-            }
-            row.iter_mut().zip(&difference).for_each(|(w, d)| *w += d);
-        }
-    }
-    let mut biases = bias.to_vec1::<f32>()?;
-    if let Some(scale) = scale {
-        let scale = scale.to_vec1::<f32>()?;
-        for ((row, bias), scale) in values.chunks_exact_mut(inputs).zip(&mut biases).zip(scale) {
-            row.iter_mut().for_each(|w| *w *= scale);
-            *bias *= scale;
-        }
-    }
-    let device = weight.device();
-    Ok((Tensor::from_vec(values, (out, inputs), device)?, Tensor::from_vec(biases, out, device)?))
 }

@@ -3,14 +3,19 @@
 //! A network lists the tensors that its weights file must hold (`shapes`), so that a file can be
 //! verified without building anything, and is built from verified [`Tensors`](weights::Tensors).
 
+pub mod aasist;
 pub mod dinov2;
 pub mod domain;
 pub mod efficientnet_lite;
+pub mod import;
 mod inverted_residual;
+mod pth;
 pub mod silero_vad;
 pub mod speaker_encoder;
+mod tuned;
 pub mod voice_cnn;
 pub mod weights;
+pub mod whisper_encoder;
 pub mod yunet;
 
 use crate::nn::{Conv2d, ConvConfig, Precision};
@@ -40,7 +45,9 @@ pub fn expected_shapes(network: &str) -> Option<Shapes> {
         speaker_encoder::NETWORK => Some(speaker_encoder::shapes()),
         dinov2::NETWORK => Some(dinov2::shapes()),
         dinov2::BASE => Some(dinov2::base_shapes()),
-        _ => None,
+        whisper_encoder::NETWORK => Some(whisper_encoder::shapes()),
+        whisper_encoder::BASE => Some(whisper_encoder::base_shapes()),
+        other => aasist::shapes(other),
     }
 }
 
@@ -48,7 +55,7 @@ pub fn expected_shapes(network: &str) -> Option<Shapes> {
 fn lowest_precision(network: &str) -> Precision {
     match network {
         // No pointwise convolutions.
-        silero_vad::NETWORK => Precision::F32,
+        silero_vad::NETWORK | aasist::NETWORK | aasist::NETWORK_L => Precision::F32,
         _ => Precision::Bf16,
     }
 }

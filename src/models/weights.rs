@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
+use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
 
@@ -15,7 +16,8 @@ const MANIFEST: &str = "manifest.toml";
 /// Names the folder with the weights, for a program that was moved away from them.
 pub const WEIGHTS_VARIABLE: &str = "VERISCOPE_WEIGHTS";
 
-/// A folder with weights and the manifest that describes them.
+/// The weights that came with the program and those that the user imported, or those of one folder
+/// that was named.
 #[derive(Debug, Clone)]
 pub struct WeightStore {
     folder: PathBuf,
@@ -44,6 +46,9 @@ pub struct WeightEntry {
     /// The manifest's name for it, such as `face-swap-fast`.
     #[serde(skip_deserializing)]
     pub name: String,
+    /// The folder with its file and its manifest.
+    #[serde(skip_deserializing)]
+    pub folder: PathBuf,
     /// File name inside the folder.
     pub file: String,
     /// Of the whole file, 64 small hexadecimal digits.
@@ -69,6 +74,27 @@ pub struct WeightEntry {
     pub base: Option<String>,
     /// The command that installs the file, for one that does not ship.
     pub installed_by: Option<String>,
+}
+
+impl WeightEntry {
+    /// Its file.
+    pub fn path(&self) -> PathBuf {
+        self.folder.join(&self.file)
+    }
+}
+
+/// The folder that the environment variable `VERISCOPE_WEIGHTS` names.
+pub fn named_by_environment() -> Option<PathBuf> {
+    std::env::var_os(WEIGHTS_VARIABLE).filter(|v| !v.is_empty()).map(PathBuf::from)
+}
+
+/// Where imported weights go: `veriscope/weights` in the user's folder for data (`XDG_DATA_HOME`,
+/// else `~/.local/share`). `None` where the environment names no home.
+pub fn user_folder() -> Option<PathBuf> {
+    // By the XDG base directory specification a path that is not absolute does not count.
+    let var = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let data = var("XDG_DATA_HOME").or_else(|| Some(var("HOME")?.join(".local/share")))?;
+    Some(data.join("veriscope/weights"))
 }
 
 /// A measured figure.
@@ -130,6 +156,8 @@ pub enum WeightsError {
     Altered { file: PathBuf, expected: String, found: String },
     #[error("{}: not a safetensors file: {detail}", .file.display())]
     Format { file: PathBuf, detail: String },
+    #[error("{}: not a PyTorch checkpoint that can be imported: {detail}", .file.display())]
+    Checkpoint { file: PathBuf, detail: String },
     #[error("{}: weights for `{network}`, a network that this program does not know", .file.display())]
     UnknownNetwork { file: PathBuf, network: String },
     #[error("{}: tensor `{tensor}` is missing", .file.display())]
@@ -146,23 +174,40 @@ impl WeightStore {
     /// Opens the folder `explicit`, else the one that the environment variable
     /// `VERISCOPE_WEIGHTS` names, else the first of these that holds a manifest: `weights` beside
     /// the program, `../share/veriscope/weights` from there, and `weights` in the source tree that
-    /// the program was built from.
+    /// the program was built from. To that last, unnamed one come the imported weights of the
+    /// [`user_folder`], where it has a manifest.
     ///
     /// # Errors
-    /// No manifest there, or one that cannot be read or understood. A folder that was named is
-    /// never replaced by another one.
+    /// No manifest there, or one that cannot be read or understood; an imported entry with the name
+    /// of one that came with the program. A folder that was named is never replaced by another one.
     pub fn open(explicit: Option<&Path>) -> Result<Self, WeightsError> {
-        let named = explicit.map(Path::to_path_buf).or_else(|| {
-            std::env::var_os(WEIGHTS_VARIABLE).filter(|v| !v.is_empty()).map(PathBuf::from)
-        });
+        let named = explicit.map(Path::to_path_buf).or_else(named_by_environment);
+        let is_named = named.is_some();
         let folders = match named {
             Some(folder) => vec![folder],
             None => Self::usual_folders(),
         };
-        match folders.iter().find(|folder| folder.join(MANIFEST).is_file()) {
-            Some(folder) => Self::read(folder),
-            None => Err(WeightsError::NotFound { looked_in: folders }),
+        let Some(folder) = folders.iter().find(|folder| folder.join(MANIFEST).is_file()) else {
+            return Err(WeightsError::NotFound { looked_in: folders });
+        };
+        let store = Self::read(folder)?;
+        match user_folder() {
+            Some(user) if !is_named && user.join(MANIFEST).is_file() => store.with(&user),
+            _ => Ok(store),
         }
+    }
+
+    /// Adds another folder's entries.
+    fn with(mut self, folder: &Path) -> Result<Self, WeightsError> {
+        for entry in Self::read(folder)?.entries {
+            if self.entries.iter().any(|other| other.name == entry.name) {
+                let detail = format!("`{}` is the name of weights that ship", entry.name);
+                return Err(WeightsError::Manifest { manifest: folder.join(MANIFEST), detail });
+            }
+            self.entries.push(entry);
+        }
+        self.entries.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(self)
     }
 
     fn usual_folders() -> Vec<PathBuf> {
@@ -201,6 +246,7 @@ impl WeightStore {
                 return Err(wrong(format!("`{name}`: `file` is not a plain file name")));
             }
             entry.name = name;
+            entry.folder = folder.to_path_buf();
             entries.push(entry);
         }
         for entry in &entries {
@@ -212,6 +258,71 @@ impl WeightStore {
         }
         let precision = PrecisionChoice::default();
         Ok(Self { folder: folder.to_path_buf(), entries, precision })
+    }
+
+    /// Puts new weights into `folder`, which is made where it is missing: the file first, then the
+    /// manifest, each in one step. What `entry` says of folder, file, sha256 and size is replaced.
+    ///
+    /// # Errors
+    /// A manifest there that cannot be understood or has an entry of that name already; a folder
+    /// that cannot be written to.
+    pub fn add(
+        folder: &Path,
+        mut entry: WeightEntry,
+        tensors: &BTreeMap<String, (Vec<usize>, Vec<f32>)>,
+    ) -> Result<WeightEntry, WeightsError> {
+        let manifest = folder.join(MANIFEST);
+        let mut text = format!("schema = {SCHEMA}\n");
+        if manifest.exists() {
+            if Self::read(folder)?.entries.iter().any(|other| other.name == entry.name) {
+                let detail = format!("there is an entry `{}` already", entry.name);
+                return Err(WeightsError::Manifest { manifest, detail });
+            }
+            text = std::fs::read_to_string(&manifest)
+                .map_err(|source| WeightsError::Io { file: manifest.clone(), source })?;
+        }
+        entry.folder = folder.to_path_buf();
+        entry.file = format!("{}.safetensors", entry.name);
+        let file = entry.path();
+        let bytes: BTreeMap<&str, Vec<u8>> = tensors
+            .iter()
+            .map(|(name, (_, values))| {
+                (name.as_str(), values.iter().flat_map(|v| v.to_le_bytes()).collect())
+            })
+            .collect();
+        let unfit = |e: safetensors::SafeTensorError| WeightsError::Format {
+            file: file.clone(),
+            detail: one_line(&e.to_string()),
+        };
+        let mut views = Vec::with_capacity(tensors.len());
+        for (name, (shape, _)) in tensors {
+            let data = bytes.get(name.as_str()).map_or(&[][..], Vec::as_slice);
+            views.push((name, TensorView::new(Dtype::F32, shape.clone(), data).map_err(unfit)?));
+        }
+        let data = safetensors::serialize(views, None).map_err(unfit)?;
+        entry.sha256 = hex(&Sha256::digest(&data));
+        entry.bytes = data.len() as u64;
+        let described = |e: &dyn std::fmt::Display| WeightsError::Manifest {
+            manifest: manifest.clone(),
+            detail: one_line(&e.to_string()),
+        };
+        let mut table = toml::Table::try_from(&entry).map_err(|e| described(&e))?;
+        // Not part of a manifest: the key of the table, and where it lies.
+        table.remove("name");
+        table.remove("folder");
+        let table = toml::Table::from_iter([(entry.name.clone(), toml::Value::Table(table))]);
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
+        text += &format!("\n{}", toml::to_string(&table).map_err(|e| described(&e))?);
+        let io = |file: &Path| {
+            let file = file.to_path_buf();
+            move |source| WeightsError::Io { file, source }
+        };
+        std::fs::create_dir_all(folder).map_err(io(folder))?;
+        replace(&file, &data).map_err(io(&file))?;
+        replace(&manifest, text.as_bytes()).map_err(io(&manifest))?;
+        Ok(entry)
     }
 
     /// The same store, whose networks calculate in other numbers.
@@ -232,6 +343,7 @@ impl WeightStore {
         Ok(if device.is_cpu() { wanted.here() } else { Precision::F32 })
     }
 
+    /// That of the weights that came with the program, or the one that was named.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -255,8 +367,9 @@ impl WeightStore {
     /// # Errors
     /// No such entry, or one without a calibration.
     pub fn calibration(&self, name: &str) -> Result<&Calibration, WeightsError> {
-        self.entry(name)?.calibration.as_ref().ok_or_else(|| WeightsError::NoCalibration {
-            manifest: self.folder.join(MANIFEST),
+        let entry = self.entry(name)?;
+        entry.calibration.as_ref().ok_or_else(|| WeightsError::NoCalibration {
+            manifest: entry.folder.join(MANIFEST),
             name: name.to_owned(),
         })
     }
@@ -266,8 +379,9 @@ impl WeightStore {
     /// # Errors
     /// No such entry, or one that does not say.
     pub fn domain(&self, name: &str) -> Result<&DomainLimit, WeightsError> {
-        self.entry(name)?.domain.as_ref().ok_or_else(|| WeightsError::NoDomain {
-            manifest: self.folder.join(MANIFEST),
+        let entry = self.entry(name)?;
+        entry.domain.as_ref().ok_or_else(|| WeightsError::NoDomain {
+            manifest: entry.folder.join(MANIFEST),
             name: name.to_owned(),
         })
     }
@@ -288,7 +402,7 @@ impl WeightStore {
     pub fn load(&self, name: &str, device: &Device) -> Result<Tensors, WeightsError> {
         let entry = self.entry(name)?;
         let data = self.checked(entry)?;
-        let file = self.folder.join(&entry.file);
+        let file = entry.path();
         let parsed = parse(&file, &data)?;
         let mut tensors = HashMap::new();
         for (tensor, view) in parsed.iter() {
@@ -328,10 +442,11 @@ impl WeightStore {
     /// # Errors
     /// Also an entry without a base.
     pub fn load_base(&self, name: &str, device: &Device) -> Result<Tensors, WeightsError> {
-        match &self.entry(name)?.base {
+        let entry = self.entry(name)?;
+        match &entry.base {
             Some(base) => self.load(base, device),
             None => Err(WeightsError::Manifest {
-                manifest: self.folder.join(MANIFEST),
+                manifest: entry.folder.join(MANIFEST),
                 detail: format!("`{name}`: `base` is missing"),
             }),
         }
@@ -347,7 +462,7 @@ impl WeightStore {
         let names = [Some(name), entry.base.as_deref()];
         names.into_iter().flatten().find_map(|name| {
             let entry = self.entry(name).ok()?;
-            let file = self.folder.join(&entry.file);
+            let file = entry.path();
             (!file.exists()).then(|| self.not_there(entry, file))
         })
     }
@@ -361,7 +476,7 @@ impl WeightStore {
 
     /// The bytes of a file that is whole.
     fn checked(&self, entry: &WeightEntry) -> Result<Vec<u8>, WeightsError> {
-        let file = self.folder.join(&entry.file);
+        let file = entry.path();
         let data = std::fs::read(&file).map_err(|source| {
             let file = file.clone();
             match source.kind() {
@@ -383,6 +498,14 @@ impl WeightStore {
         check_shapes(&file, &parse(&file, &data)?, &expected)?;
         Ok(data)
     }
+}
+
+/// Writes a file so that nobody sees half of it.
+fn replace(file: &Path, data: &[u8]) -> std::io::Result<()> {
+    let mut half = file.as_os_str().to_owned();
+    half.push(".part");
+    std::fs::write(&half, data)?;
+    std::fs::rename(&half, file)
 }
 
 fn parse<'a>(file: &Path, data: &'a [u8]) -> Result<SafeTensors<'a>, WeightsError> {
@@ -424,11 +547,11 @@ fn check_shapes(
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-fn one_line(text: &str) -> String {
+pub(super) fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 

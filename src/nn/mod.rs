@@ -22,10 +22,10 @@ mod team;
 mod transformer;
 
 pub use conv::{Conv2d, ConvConfig, Linear, Padding};
-pub use pool::{global_avg_pool, max_pool_2x2, mean_std_pool, upsample_2x_add};
+pub use pool::{global_avg_pool, max_pool_2x2, max_pool_columns, mean_std_pool, upsample_2x_add};
 pub use separable::Separable;
 pub use simd::Isa;
-pub use transformer::{EncoderBlock, EncoderLayers, LayerNorm};
+pub use transformer::{EncoderBlock, EncoderLayers, LayerNorm, gelu};
 
 use candle_core::{CpuStorage, Layout, Result, Shape, Tensor, bail};
 

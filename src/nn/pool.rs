@@ -24,6 +24,17 @@ pub fn max_pool_2x2(x: &Tensor) -> Result<Tensor> {
     shaped(&raw, (n, h / 2, w / 2, c))
 }
 
+/// Maximum over `k` neighbouring columns with stride `k`: [n, h, w, c] → [n, h, w / k, c]. Columns
+/// that are left at the end are left out. On the CPU only.
+///
+/// # Errors
+/// Another rank or type; a picture less than `k` pixels wide; a `k` of 0.
+pub fn max_pool_columns(x: &Tensor, k: usize) -> Result<Tensor> {
+    let raw = x.contiguous()?.apply_op1_no_bwd(&MaxPoolColumns(k))?;
+    let (n, h, w, c) = x.dims4()?;
+    shaped(&raw, (n, h, w / k, c))
+}
+
 /// `x` plus `small` with each pixel of `small` repeated 2×2: [n, h, w, c] and
 /// [n, h / 2, w / 2, c] → [n, h, w, c].
 ///
@@ -93,6 +104,75 @@ impl CustomOp1 for MaxPool2x2 {
     #[cfg(feature = "cuda")]
     fn cuda_fwd(&self, storage: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         cuda::max_pool(self.name(), Self::shape(layout)?, (storage, layout))
+    }
+}
+
+struct MaxPoolColumns(usize);
+
+impl CustomOp1 for MaxPoolColumns {
+    fn name(&self) -> &'static str {
+        "max_pool_columns"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let [n, h, w, c] = nhwc(self.name(), layout)?;
+        let k = self.0;
+        if k == 0 || w < k {
+            bail!("max_pool_columns: input {:?} for {k} columns", [n, h, w, c]);
+        }
+        let x = contiguous(self.name(), storage, layout)?;
+        let out_w = w / k;
+        let mut output = Output::new(n * h * out_w * c);
+        let out = output.ptr();
+        for_each_task(n * h, |row| {
+            let work = MaxColumns {
+                row: &x[row * w * c..(row + 1) * w * c],
+                k,
+                c,
+                out_w,
+                out,
+                at: row * out_w * c,
+            };
+            // SAFETY: `best` is available; each row of the output is written by one task.
+            unsafe { dispatch(Isa::best(), work) }
+        });
+        // SAFETY: all rows were written.
+        Ok(unsafe { output.finish() })
+    }
+}
+
+/// A row of `k * out_w` pixels or a few more becomes one of `out_w`, at value `at` of the output.
+///
+/// Safety (see [`Kernel::run`]): the output has the room; nobody else writes it.
+struct MaxColumns<'a> {
+    row: &'a [f32],
+    k: usize,
+    c: usize,
+    out_w: usize,
+    out: OutputPtr,
+    at: usize,
+}
+
+impl Kernel for MaxColumns<'_> {
+    #[inline(always)]
+    unsafe fn run<S: Simd>(self) {
+        for ox in 0..self.out_w {
+            let pixels = &self.row[ox * self.k * self.c..(ox + 1) * self.k * self.c];
+            let mut channel = 0;
+            while channel < self.c {
+                let lanes = (self.c - channel).min(S::LANES);
+                // SAFETY: at most `c` channels of each of the `k` pixels.
+                unsafe {
+                    let mut most = S::load_partial(pixels.as_ptr().add(channel), lanes);
+                    for i in 1..self.k {
+                        let pixel = pixels.as_ptr().add(i * self.c + channel);
+                        most = S::max(most, S::load_partial(pixel, lanes));
+                    }
+                    S::store_partial(self.out.at(self.at + ox * self.c + channel), most, lanes);
+                }
+                channel += lanes;
+            }
+        }
     }
 }
 

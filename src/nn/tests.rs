@@ -428,6 +428,24 @@ fn pools_match_the_reference() {
         }
         assert_close("max", &max_pool_2x2(&x).unwrap(), &max);
 
+        let width = 1 + random.below(w);
+        let mut max = Vec::new();
+        for row in 0..n * h {
+            for z in 0..w / width {
+                for k in 0..c {
+                    let values = (0..width).map(|b| at(0, row, width * z + b, k));
+                    max.push(values.fold(f64::MIN, f64::max));
+                }
+            }
+        }
+        let got = max_pool_columns(&x, width).unwrap();
+        assert_eq!(got.dims(), [n, h, w / width, c]);
+        assert_close("max of columns", &got, &max);
+        for width in [0, w + 1] {
+            let text = max_pool_columns(&x, width).unwrap_err().to_string();
+            assert!(text.contains("max_pool_columns"), "{text}");
+        }
+
         let (mut means, mut both) = (Vec::new(), Vec::new());
         for i in 0..n {
             let mut deviations = Vec::new();

@@ -22,6 +22,8 @@ const SUMS: usize = 16;
 /// Rows that go through the layers together: what is between them (four times the width) shares the
 /// second-level cache with a panel of weights, and all weights are read once for them.
 const ROWS: usize = 48;
+/// Values in a task of [`gelu`].
+const GELUS: usize = 32 * 1024;
 
 /// Layer norm: each row to mean 0 and variance 1, then times `weight` plus `bias`.
 ///
@@ -94,6 +96,42 @@ impl CustomOp1 for LayerNorm {
         // SAFETY: `best` is available; both sides hold `rows` rows.
         unsafe { dispatch(Isa::best(), work) };
         // SAFETY: all rows were written.
+        Ok(unsafe { output.finish() })
+    }
+}
+
+/// The exact GELU of every value; on the CPU to 1e-6.
+///
+/// # Errors
+/// Another type than f32.
+pub fn gelu(x: &Tensor) -> Result<Tensor> {
+    if !x.device().is_cpu() {
+        return x.gelu_erf();
+    }
+    shaped(&x.contiguous()?.apply_op1_no_bwd(&Gelus)?, x.shape())
+}
+
+struct Gelus;
+
+impl CustomOp1 for Gelus {
+    fn name(&self) -> &'static str {
+        "gelu"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = contiguous("gelu", storage, layout)?;
+        let mut output = Output::new(x.len());
+        let out = output.ptr();
+        for_each_task(x.len().div_ceil(GELUS), |task| {
+            let part = &x[task * GELUS..((task + 1) * GELUS).min(x.len())];
+            // SAFETY: each part of the output, as long as that of the input, is written by one
+            // task; `best` is available.
+            unsafe {
+                let to = Target::F32(out.at(task * GELUS));
+                dispatch(Isa::best(), Gelu { from: part.as_ptr(), to, n: part.len() });
+            }
+        });
+        // SAFETY: the tasks cover all values.
         Ok(unsafe { output.finish() })
     }
 }
@@ -643,6 +681,22 @@ mod tests {
             sum += term / f64::from(2 * n + 1);
         }
         sum * 2.0 / std::f64::consts::PI.sqrt()
+    }
+
+    #[test]
+    fn gelu_is_the_exact_one_and_keeps_the_shape() {
+        // More than one task, and a last vector that is not full.
+        let n = GELUS + 37;
+        let x: Vec<f32> = (0..n).map(|i| (i % 1_201) as f32 / 100.0 - 6.0).collect();
+        let x = Tensor::from_vec(x, (1, n), &Device::Cpu).unwrap();
+        let y = gelu(&x).unwrap();
+        assert_eq!(y.dims(), [1, n]);
+        let (x, y) = (x.flatten_all().unwrap(), y.flatten_all().unwrap());
+        for (x, y) in x.to_vec1::<f32>().unwrap().into_iter().zip(y.to_vec1::<f32>().unwrap()) {
+            let x = f64::from(x);
+            let exact = 0.5 * x * (1.0 + erf(x / std::f64::consts::SQRT_2));
+            assert!((f64::from(y) - exact).abs() < 2e-6, "gelu({x}) = {y}, expected {exact}");
+        }
     }
 
     #[test]

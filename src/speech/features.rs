@@ -96,14 +96,7 @@ impl Features {
     }
 
     fn window(&self, samples: &[f32], features: &mut [f32]) -> Result<(), FeaturesError> {
-        let mut wave = samples.to_vec();
-        let mean = (wave.iter().map(|v| f64::from(*v)).sum::<f64>() / WINDOW as f64) as f32;
-        wave.iter_mut().for_each(|v| *v -= mean);
-        let power = wave.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>();
-        let rms = (power / WINDOW as f64).sqrt();
-        let gain = (TARGET_RMS / rms.max(MIN_RMS)) as f32;
-        wave.iter_mut().for_each(|v| *v *= gain);
-
+        let wave = levelled(samples);
         let mut frame = vec![0.0f32; FFT];
         let mut spectrum = vec![Complex::new(0.0f32, 0.0); FFT / 2 + 1];
         let mut scratch = self.fft.make_scratch_vec();
@@ -132,6 +125,17 @@ impl Features {
         }
         Ok(())
     }
+}
+
+/// A window without its mean, at an RMS of 0.05.
+pub(super) fn levelled(samples: &[f32]) -> Vec<f32> {
+    let (mut wave, n) = (samples.to_vec(), samples.len().max(1) as f64);
+    let mean = (wave.iter().map(|v| f64::from(*v)).sum::<f64>() / n) as f32;
+    wave.iter_mut().for_each(|v| *v -= mean);
+    let power = wave.iter().map(|v| f64::from(*v) * f64::from(*v)).sum::<f64>();
+    let gain = (TARGET_RMS / (power / n).sqrt().max(MIN_RMS)) as f32;
+    wave.iter_mut().for_each(|v| *v *= gain);
+    wave
 }
 
 #[cfg(test)]

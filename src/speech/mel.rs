@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use realfft::num_complex::Complex;
 use realfft::{FftError, RealFftPlanner, RealToComplex};
 
-use super::RATE;
+use super::log_mel::{Band, bands};
 
 pub const BANDS: usize = 40;
 
@@ -24,13 +24,7 @@ pub struct MelSpectrogram {
     fft: Arc<dyn RealToComplex<f32>>,
     /// Periodic Hann window.
     hann: Vec<f32>,
-    filters: Vec<Filter>,
-}
-
-/// A triangle over some bins of the spectrum.
-struct Filter {
-    first: usize,
-    weights: Vec<f32>,
+    bands: Vec<Band>,
 }
 
 impl Default for MelSpectrogram {
@@ -39,40 +33,13 @@ impl Default for MelSpectrogram {
     }
 }
 
-/// Slaney's mel scale ("Auditory Toolbox", 1998): linear below 1 kHz, logarithmic above.
-fn hertz(mel: f64) -> f64 {
-    const LINEAR: f64 = 200.0 / 3.0;
-    const BREAK: f64 = 1_000.0 / LINEAR;
-    if mel < BREAK { LINEAR * mel } else { 1_000.0 * ((mel - BREAK) * 6.4f64.ln() / 27.0).exp() }
-}
-
-/// Triangles between neighbouring centres, each of the same area.
-fn filters() -> Vec<Filter> {
-    // The upper end of the band, 8 kHz, on the mel scale.
-    let top = 15.0 + (RATE as f64 / 2.0 / 1_000.0).ln() * 27.0 / 6.4f64.ln();
-    let edge = |i: usize| hertz(top * i as f64 / (BANDS + 1) as f64);
-    (0..BANDS)
-        .map(|band| {
-            let (low, centre, high) = (edge(band), edge(band + 1), edge(band + 2));
-            let weight = |bin: usize| {
-                let f = (bin * RATE) as f64 / FFT as f64;
-                let side = ((f - low) / (centre - low)).min((high - f) / (high - centre));
-                (side.max(0.0) * 2.0 / (high - low)) as f32
-            };
-            let first = (0..=FFT / 2).find(|bin| weight(*bin) > 0.0).unwrap_or_default();
-            let weights = (first..=FFT / 2).map(weight).take_while(|w| *w > 0.0).collect();
-            Filter { first, weights }
-        })
-        .collect()
-}
-
 impl MelSpectrogram {
     pub fn new() -> Self {
         let hann = (0..FFT).map(|n| (0.5 - 0.5 * (TAU * n as f64 / FFT as f64).cos()) as f32);
         Self {
             fft: RealFftPlanner::new().plan_fft_forward(FFT),
             hann: hann.collect(),
-            filters: filters(),
+            bands: bands(BANDS),
         }
     }
 
@@ -108,9 +75,9 @@ impl MelSpectrogram {
                 *f = v * w;
             }
             self.fft.process_with_scratch(&mut frame, &mut spectrum, &mut scratch)?;
-            mel.extend(self.filters.iter().map(|filter| {
-                let bins = &spectrum[filter.first..];
-                filter.weights.iter().zip(bins).map(|(w, c)| w * c.norm_sqr()).sum::<f32>()
+            mel.extend(self.bands.iter().map(|band| {
+                let bins = &spectrum[band.first..];
+                band.weights.iter().zip(bins).map(|(w, c)| w * c.norm_sqr()).sum::<f32>()
             }));
         }
         Ok(mel)

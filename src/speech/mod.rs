@@ -2,6 +2,7 @@
 
 pub mod activity;
 pub mod features;
+pub mod log_mel;
 pub mod mel;
 pub mod quality;
 pub mod speakers;

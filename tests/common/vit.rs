@@ -1,5 +1,5 @@
-//! Made-up weights for tier `accurate`, by the formula of `scripts/train/face_swap/golden_vit.py`:
-//! the tests need neither the base, which does not ship, nor trained weights.
+//! Made-up weights for tier `accurate`, by the formula of `scripts/train/made_up.py`: the tests need
+//! neither the bases, which do not ship, nor trained weights.
 #![allow(dead_code)] // Each test file uses its own part.
 
 use std::fmt::Write as _;
@@ -8,7 +8,7 @@ use std::path::Path;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use sha2::{Digest, Sha256};
-use veriscope::models::{Shapes, dinov2};
+use veriscope::models::{Shapes, dinov2, whisper_encoder};
 
 /// -1..1, by splitmix64 from a seed that is the name's FNV-1a hash.
 pub fn values(name: &str, count: usize) -> Vec<f32> {
@@ -61,8 +61,50 @@ pub fn sha256(data: &[u8]) -> String {
     Sha256::digest(data).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Writes a weights folder: what ships, and both files of tier `accurate` with their entries in the
-/// manifest.
+/// An entry of the manifest that is made up, with its file.
+struct MadeUp {
+    name: &'static str,
+    network: &'static str,
+    /// Which of the formula's files it is.
+    which: &'static str,
+    shapes: Shapes,
+    /// The base it stands on, of which it is known how it is installed.
+    base: Option<&'static str>,
+    has_domain: bool,
+}
+
+impl MadeUp {
+    fn write(self, folder: &Path, manifest: &mut String) {
+        let Self { name, network, which, shapes, base, has_domain } = self;
+        let bytes = file(which, shapes);
+        let sha256 = sha256(&bytes);
+        write!(
+            manifest,
+            "\n[{name}]\nfile = \"{name}.safetensors\"\nsha256 = \"{sha256}\"\nbytes = {}\n\
+             network = \"{network}\"\ninput = \"\"\nlicence = \"\"\norigin = \"\"\n",
+            bytes.len()
+        )
+        .unwrap();
+        match base {
+            None => manifest.push_str("installed_by = \"scripts/setup\"\n"),
+            Some(base) => write!(
+                manifest,
+                "base = \"{base}\"\nprecision = \"bf16\"\n\
+                 [{name}.calibration]\nmethod = \"platt\"\na = 1.0\nb = 0.0\n\
+                 threshold = 0.5\nfitted_on = \"nothing\"\n"
+            )
+            .unwrap(),
+        }
+        if has_domain {
+            write!(manifest, "[{name}.domain]\nthreshold = 1.0\nfitted_on = \"nothing\"\n")
+                .unwrap();
+        }
+        std::fs::write(folder.join(format!("{name}.safetensors")), bytes).unwrap();
+    }
+}
+
+/// Writes a weights folder: what ships, and both files of face-swap's tier `accurate` with their
+/// entries in the manifest, which has none for voice-clone's.
 pub fn weights(folder: &Path) {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights");
     for name in ["yunet", "silero-vad", "face-swap-fast", "voice-clone-fast", "speaker-encoder"] {
@@ -72,37 +114,54 @@ pub fn weights(folder: &Path) {
     let manifest = std::fs::read_to_string(shipped.join("manifest.toml")).unwrap();
     let mut table: toml::Table = toml::from_str(&manifest).unwrap();
     // Those that ship, or will, give way to the made-up ones.
-    table.remove("face-swap-accurate");
-    table.remove("dinov2-vit-s14");
-    let mut manifest = toml::to_string(&table).unwrap();
-    for (name, network, shapes, more) in [
-        (
-            "dinov2-vit-s14",
-            dinov2::BASE,
-            dinov2::base_shapes(),
-            "installed_by = \"scripts/setup\"\n",
-        ),
-        (
-            "face-swap-accurate",
-            dinov2::NETWORK,
-            dinov2::shapes(),
-            "base = \"dinov2-vit-s14\"\nprecision = \"bf16\"\n\
-             [face-swap-accurate.calibration]\nmethod = \"platt\"\na = 1.0\nb = 0.0\n\
-             threshold = 0.5\nfitted_on = \"nothing\"\n\
-             [face-swap-accurate.domain]\nthreshold = 1.0\nfitted_on = \"nothing\"\n",
-        ),
-    ] {
-        let which = if name == "dinov2-vit-s14" { "base" } else { "ours" };
-        let bytes = file(which, shapes);
-        let sha256 = sha256(&bytes);
-        write!(
-            manifest,
-            "\n[{name}]\nfile = \"{name}.safetensors\"\nsha256 = \"{sha256}\"\nbytes = {}\n\
-             network = \"{network}\"\ninput = \"\"\nlicence = \"\"\norigin = \"\"\n{more}",
-            bytes.len()
-        )
-        .unwrap();
-        std::fs::write(folder.join(format!("{name}.safetensors")), bytes).unwrap();
+    for name in
+        ["face-swap-accurate", "dinov2-vit-s14", "voice-clone-accurate", "whisper-tiny-encoder"]
+    {
+        table.remove(name);
     }
+    let mut manifest = toml::to_string(&table).unwrap();
+    let base = MadeUp {
+        name: "dinov2-vit-s14",
+        network: dinov2::BASE,
+        which: "base",
+        shapes: dinov2::base_shapes(),
+        base: None,
+        has_domain: false,
+    };
+    let ours = MadeUp {
+        name: "face-swap-accurate",
+        network: dinov2::NETWORK,
+        which: "ours",
+        shapes: dinov2::shapes(),
+        base: Some("dinov2-vit-s14"),
+        has_domain: true,
+    };
+    base.write(folder, &mut manifest);
+    ours.write(folder, &mut manifest);
     std::fs::write(folder.join("manifest.toml"), manifest).unwrap();
+}
+
+/// Adds both files of voice-clone's tier `accurate` to a folder of [`weights`].
+pub fn add_whisper(folder: &Path) {
+    let path = folder.join("manifest.toml");
+    let mut manifest = std::fs::read_to_string(&path).unwrap();
+    let base = MadeUp {
+        name: "whisper-tiny-encoder",
+        network: whisper_encoder::BASE,
+        which: "base",
+        shapes: whisper_encoder::base_shapes(),
+        base: None,
+        has_domain: false,
+    };
+    let ours = MadeUp {
+        name: "voice-clone-accurate",
+        network: whisper_encoder::NETWORK,
+        which: "ours",
+        shapes: whisper_encoder::shapes(),
+        base: Some("whisper-tiny-encoder"),
+        has_domain: false,
+    };
+    base.write(folder, &mut manifest);
+    ours.write(folder, &mut manifest);
+    std::fs::write(path, manifest).unwrap();
 }

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import importlib.metadata
+import importlib.util
 import io
+import sys
 import tarfile
+import types
 from pathlib import Path
 
 import numpy as np
 import soundfile as sf
+from scipy.signal import resample_poly
 
 RATE = 16_000
 
@@ -42,6 +47,32 @@ def read_index(data: Path) -> list[dict]:
     return rows
 
 
+def read_packages(folder: Path) -> list[dict]:
+    """Rows of real.py's real.tsv as read_index gives them: shard `packages`, system = the package."""
+    with (folder / "real.tsv").open(newline="", encoding="utf-8") as f:
+        rows = list(csv.DictReader(f, delimiter="\t"))
+    for row in rows:
+        wave, rate = sf.read(folder / row["file"], dtype="int16")
+        if rate != RATE or wave.ndim != 1:
+            raise ValueError(f"{folder / row['file']}: {rate} Hz, {wave.ndim} axes")
+        row |= {
+            "shard": "packages", "label": "bonafide", "system": row["corpus"], "wave": wave,
+            "key": "packages/" + row["file"].removesuffix(".flac").replace("/", "-"), "origin_licence": row["licence"],
+        }
+    return rows
+
+
+def pyworld():
+    """The module. pyworld 0.3.5 asks pkg_resources for its version; new setuptools have it no more."""
+    if "pkg_resources" not in sys.modules and importlib.util.find_spec("pkg_resources") is None:
+        stub = types.ModuleType("pkg_resources")
+        stub.get_distribution = importlib.metadata.distribution
+        sys.modules["pkg_resources"] = stub
+    import pyworld as module
+
+    return module
+
+
 def fraction(name: str) -> float:
     """A fixed number in [0, 1) from a name: splits need no stored list."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48
@@ -53,17 +84,34 @@ def libri_split(speaker: str) -> str:
     return "train" if x < 0.60 else "dev" if x < 0.75 else "test"
 
 
-def trim(wave: np.ndarray, db: float = 35.0, keep: int = 800) -> np.ndarray:
-    """Cuts leading and trailing frames `db` below the loud frames, leaving 50 ms."""
+def resample(x: np.ndarray, a: int, b: int) -> np.ndarray:
+    if a == b:
+        return x
+    g = int(np.gcd(a, b))
+    return resample_poly(x, b // g, a // g, window=("kaiser", 8.0)).astype(np.float32)
+
+
+def found(folder: Path, pattern: str) -> Path:
+    """The first file of this name under a folder."""
+    for path in sorted(folder.rglob(pattern)):
+        return path
+    raise FileNotFoundError(f"{folder}: no {pattern} in it")
+
+
+def speech_bounds(wave: np.ndarray, db: float = 35.0, keep: int = 800) -> tuple[int, int]:
+    """First sample and end without leading and trailing frames `db` below the loud ones, leaving 50 ms."""
     x = wave.astype(np.float32)
     x = x - x.mean()
     frames = len(x) // 320
     if frames < 5:
-        return wave
+        return 0, len(wave)
     rms = np.sqrt(np.mean(x[: frames * 320].reshape(frames, 320) ** 2, axis=1)) + 1e-9
     loud = np.flatnonzero(rms > np.percentile(rms, 95) * 10 ** (-db / 20))
-    start = max(0, loud[0] * 320 - keep)
-    end = min(len(wave), (loud[-1] + 1) * 320 + keep)
+    return max(0, loud[0] * 320 - keep), min(len(wave), (loud[-1] + 1) * 320 + keep)
+
+
+def trim(wave: np.ndarray) -> np.ndarray:
+    start, end = speech_bounds(wave)
     return wave[start:end]
 
 

@@ -25,10 +25,16 @@ and for each of a tuned block's four matrices `.down` [16, in] and `.up` [out, 1
 matrix is base + up @ down (sums in f32).
 """
 
+import sys
+from pathlib import Path
+
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from encoder import Block  # noqa: E402
 
 SIZE = 168
 MEAN = (0.485, 0.456, 0.406)
@@ -41,46 +47,7 @@ DEPTH = 9
 TAPS = (5, 8)
 # Blocks before this one are left as they are, norms included.
 TUNED_FROM = 2
-RANK = 16
 EPS = 1e-6
-
-
-class Tuned(nn.Linear):
-    """A frozen matrix with a low-rank change (LoRA, arXiv 2106.09685) and a bias that learns."""
-
-    def __init__(self, inputs, outputs, tuned):
-        super().__init__(inputs, outputs)
-        self.weight.requires_grad_(False)
-        self.down = nn.Parameter(torch.randn(RANK, inputs) * inputs**-0.5) if tuned else None
-        self.up = nn.Parameter(torch.zeros(outputs, RANK)) if tuned else None
-
-    def forward(self, x):
-        y = functional.linear(x, self.weight, self.bias)
-        if self.down is None:
-            return y
-        return y + functional.linear(functional.linear(x, self.down), self.up)
-
-
-class Block(nn.Module):
-    def __init__(self, tuned):
-        super().__init__()
-        self.norm1 = nn.LayerNorm(WIDTH, eps=EPS)
-        self.qkv = Tuned(WIDTH, 3 * WIDTH, tuned)
-        self.project = Tuned(WIDTH, WIDTH, tuned)
-        self.scale1 = nn.Parameter(torch.ones(WIDTH))
-        self.norm2 = nn.LayerNorm(WIDTH, eps=EPS)
-        self.fc1 = Tuned(WIDTH, 4 * WIDTH, tuned)
-        self.fc2 = Tuned(4 * WIDTH, WIDTH, tuned)
-        self.scale2 = nn.Parameter(torch.ones(WIDTH))
-        if not tuned:
-            self.requires_grad_(False)
-
-    def forward(self, x):
-        n, tokens, _ = x.shape
-        q, k, v = self.qkv(self.norm1(x)).view(n, tokens, 3, HEADS, -1).permute(2, 0, 3, 1, 4)
-        y = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, tokens, -1)
-        x = x + self.scale1 * self.project(y)
-        return x + self.scale2 * self.fc2(functional.gelu(self.fc1(self.norm2(x))))
 
 
 class FaceSwapNet(nn.Module):
@@ -89,7 +56,7 @@ class FaceSwapNet(nn.Module):
         self.patches = nn.Conv2d(3, WIDTH, PATCH, PATCH).requires_grad_(False)
         self.token = nn.Parameter(torch.zeros(1, 1, WIDTH), requires_grad=False)
         self.positions = nn.Parameter(torch.zeros(1 + CELLS**2, WIDTH), requires_grad=False)
-        self.blocks = nn.ModuleList(Block(i >= TUNED_FROM) for i in range(DEPTH))
+        self.blocks = nn.ModuleList(Block(WIDTH, HEADS, EPS, i >= TUNED_FROM, True) for i in range(DEPTH))
         self.norms = nn.ModuleList(nn.LayerNorm(WIDTH, eps=EPS) for _ in TAPS)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(2 * len(TAPS) * WIDTH, 1)

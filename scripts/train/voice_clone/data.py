@@ -27,7 +27,7 @@ import numpy as np
 import soundfile as sf
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "datasets" / "speech"))
-from common import RATE, fraction, libri_split, read_index, to_int16, trim  # noqa: E402
+from common import RATE, fraction, libri_split, read_index, read_packages, speech_bounds, to_int16  # noqa: E402
 
 LEVEL = 0.07
 WINDOW = 64_000
@@ -69,7 +69,15 @@ FAMILY = {
     "flashspeech:pflow": "pflow",
     "flashspeech:yourtts": "yourtts",
 }
-COPY = {"world", "griffinlim", "mb_melgan", "melgan", "lyra"}
+COPY = {
+    "world", "griffinlim", "mb_melgan", "melgan", "lyra", "hifigan", "hifigan_fr", "fargan", "dred", "codec2",
+    "own_vocos", "own_nsf", "own_mbgan", "own_vq",
+}
+# Packages (real.py) whose recordings are for testing only.
+PACKAGES_HELD_OUT = {
+    "asterisk-prompt-es-co", "asterisk-prompt-it-menardi", "codec2-examples", "fillets-ng-data-nl", "hedgewars-data",
+    "pocketsphinx-testdata", "pyannote_audio-4.0.7", "kajongg", "saytime",
+}
 PROMPTS = {  # folder: corpus, split; es_MX is en_US's speaker and is left out
     "en_US_f_Allison": "train",
     "fr_CA_f_June": "train",
@@ -82,6 +90,8 @@ def corpus_and_split(row: dict) -> tuple[str, str]:
     """Where a real recording belongs; its copies follow it."""
     if row["shard"] == "librispeech.tar":
         return "librispeech", libri_split(row["speaker"])
+    if row["shard"] == "packages":
+        return "package:" + row["system"], "test" if row["system"] in PACKAGES_HELD_OUT else "train"
     if row["shard"] == "modern.tar":
         # two demo pages, kept whole for testing
         return "modern:" + row["system"].split(":")[0], "test"
@@ -128,8 +138,8 @@ def prompts(folder: Path, splits: list[str], per_voice: int = 25) -> list[dict]:
     return clips
 
 
-def collect(data: Path, gen: Path, prompt_folder: Path | None, splits: list[str]) -> list[dict]:
-    rows = read_index(data)
+def collect(data: Path, gens: list[Path], prompt_folder: Path | None, packages: Path | None, splits: list[str]) -> list[dict]:
+    rows = read_index(data) + (read_packages(packages) if packages else [])
     real = {r["key"]: r for r in rows if r["label"] == "bonafide"}
     clips = []
     for row in rows:
@@ -148,11 +158,12 @@ def collect(data: Path, gen: Path, prompt_folder: Path | None, splits: list[str]
         )
     if prompt_folder:
         clips += prompts(prompt_folder, splits)
-    for tsv in sorted(gen.glob("*.tsv")):
+    for tsv in (t for gen in gens for t in sorted(gen.glob("*.tsv"))):
         with tsv.open(newline="", encoding="utf-8") as f:
             made = list(csv.DictReader(f, delimiter="\t"))
         for m in made:
-            if m["family"] in COPY:
+            enhanced = m["family"].startswith("real:")  # a real recording that a machine has worked on
+            if m["family"] in COPY or enhanced:
                 if m["source"] not in real:
                     continue
                 source = real[m["source"]]
@@ -160,22 +171,28 @@ def collect(data: Path, gen: Path, prompt_folder: Path | None, splits: list[str]
                 if m["family"] in HELD_OUT and split == "train":
                     continue
                 speaker, key = speaker_of(source), m["source"]
+                if enhanced:
+                    corpus, key = "enhanced:" + m["family"][5:], ""
             else:
                 corpus, key, speaker = "", "", m["speaker"]
                 # a voice of a heard family that training does not hear
                 split = {"piper:baby": "dev", "piper:davoice": "test"}.get(speaker, "train")
             if split not in splits:
                 continue
-            wave, _ = sf.read(gen / m["file"], dtype="int16")
+            wave, _ = sf.read(tsv.parent / m["file"], dtype="int16")
             clips.append(
-                dict(key=m["file"], label=1, corpus=corpus, family=m["family"], split=split,
+                dict(key=m["file"], label=0 if enhanced else 1, corpus=corpus,
+                     family="" if enhanced else m["family"], split=split,
                      speaker=speaker, source=key, wave=wave)
             )
     kept = []
     for clip in clips:
         if clip["split"] not in splits:
             continue
-        wave = trim(clip["wave"][: 7 * RATE])
+        # a copy is cut where its recording is, so that windows of both hold the same words
+        like = real[clip["source"]]["wave"] if clip["label"] and clip["source"] else clip["wave"]
+        start, end = speech_bounds(like[: 7 * RATE])
+        wave = clip["wave"][start:end]
         if len(wave) < RATE:
             continue
         clip["wave"] = to_int16(wave / 32768, LEVEL)
@@ -242,13 +259,14 @@ def add_codecs(clips: list[dict]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--gen", type=Path, required=True)
+    parser.add_argument("--gen", type=Path, nargs="+", required=True)
     parser.add_argument("--prompts", type=Path)
+    parser.add_argument("--packages", type=Path, help="real.py's folder")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--splits", default="train,dev,test")
     args = parser.parse_args()
 
-    clips = collect(args.data, args.gen, args.prompts, args.splits.split(","))
+    clips = collect(args.data, args.gen, args.prompts, args.packages, args.splits.split(","))
     add_codecs(clips)
     args.out.mkdir(parents=True, exist_ok=True)
     meta, at = [], 0

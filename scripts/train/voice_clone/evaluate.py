@@ -1,6 +1,12 @@
 """Scores the test clips and writes metrics, calibration and per-clip scores.
 
     python evaluate.py --cache CACHE --weights ../../../weights/voice-clone-fast.safetensors --out RUN/eval
+    python evaluate.py --cache CACHE --weights RUN/voice-clone-accurate.safetensors --share 3 \
+        --base ../../../weights/whisper-tiny-encoder.safetensors \
+        --beside ../../../weights/voice-clone-fast.safetensors --out RUN/eval
+
+With --base the weights are those of tier `accurate`; with --beside the score is the mean logit of both
+networks, the first one's counting --share times, as the program takes it.
 
 One window a clip (its centre). Higher scores mean fake. Intervals are 95 %
 bootstrap intervals over speakers (over clips where the speaker is not known).
@@ -21,6 +27,7 @@ from safetensors.torch import load_file
 from data import HELD_OUT, TEST_CODECS, Cache, centre
 from model import VoiceCloneNet
 from train import eer, score
+from whisper import load_export
 
 REPEATS = 500
 
@@ -29,6 +36,22 @@ def load(weights: Path) -> VoiceCloneNet:
     model = VoiceCloneNet()
     model.load_state_dict({k: v.float() for k, v in load_file(weights).items()}, strict=False)
     return model.eval().to(memory_format=torch.channels_last)
+
+
+class Together(torch.nn.Module):
+    """Networks heard together: of waveforms [n, samples] the weighted mean of their logits."""
+
+    frontend = torch.nn.Identity
+
+    def __init__(self, networks: list[torch.nn.Module], shares: list[float]) -> None:
+        super().__init__()
+        self.networks = torch.nn.ModuleList(networks)
+        self.frontends = [network.frontend() for network in networks]
+        self.shares = [share / sum(shares) for share in shares]
+
+    def forward(self, waves: torch.Tensor) -> torch.Tensor:
+        parts = zip(self.networks, self.frontends, self.shares)
+        return sum(share * network(frontend(waves)) for network, frontend, share in parts)
 
 
 def noisy(wave: np.ndarray, index: int, snr: float = 10.0) -> np.ndarray:
@@ -129,11 +152,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--base", type=Path, help="the base that the weights are a difference to")
+    parser.add_argument("--beside", type=Path, help="weights of tier fast that are heard too")
+    parser.add_argument("--share", type=float, default=1.0)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     torch.set_num_threads(2)
     args.out.mkdir(parents=True, exist_ok=True)
-    cache, model = Cache(args.cache), load(args.weights)
+    cache = Cache(args.cache)
+    model = load_export(args.weights, args.base) if args.base else load(args.weights)
+    if args.beside:
+        model = Together([model, load(args.beside)], [args.share, 1.0])
     clips = [c for c in cache.clips if c["split"] == "test"]
 
     scores = {"clean": score(model, [centre(cache.wave(c)) for c in clips], "cpu")}

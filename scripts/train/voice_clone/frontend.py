@@ -28,6 +28,10 @@ SCALE = 0.5
 class Frontend(torch.nn.Module):
     """Waveforms [n, samples] to features [n, 1, BANDS, frames]."""
 
+    # What masks of the training stream may cover at most.
+    MASK_BANDS = 16
+    MASK_FRAMES = 60
+
     def __init__(self) -> None:
         super().__init__()
         hann = torch.hann_window(N_FFT, periodic=True, dtype=torch.float64)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from frontend import Frontend
+
 BN_EPS = 1e-5
 POOL_EPS = 1e-5
 
@@ -66,6 +68,8 @@ class Block(nn.Module):
 
 
 class VoiceCloneNet(nn.Module):
+    frontend = Frontend
+
     def __init__(self, dropout: float = 0.0) -> None:
         super().__init__()
         self.stem = ConvBn(1, STEM, 3, 2)
@@ -80,7 +84,7 @@ class VoiceCloneNet(nn.Module):
 
     def embed(self, x: torch.Tensor) -> torch.Tensor:
         """[n, 1, bands, frames] to [n, 2 * HEAD]: means, then standard deviations."""
-        x = self.stem(x)
+        x = self.stem(x.contiguous(memory_format=torch.channels_last))
         for block in self.blocks:
             x = block(x)
         x = self.head(x).flatten(2)

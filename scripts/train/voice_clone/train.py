@@ -1,8 +1,11 @@
-"""Trains the voice-clone network on a cache made by `data.py`.
+"""Trains a voice-clone network on a cache made by `data.py`.
 
-    python train.py --cache CACHE --run RUN --steps 3000
-    python train.py --cache CACHE --run RUN --steps 3000 --resume
+    python train.py --tier fast --cache CACHE --run RUN --steps 3000
+    python train.py --tier fast --cache CACHE --run RUN --steps 3000 --resume
+    python train.py --tier accurate --cache CACHE --run RUN --steps 1500 \
+        --base ../../../weights/whisper-tiny-encoder.safetensors
 
+Tier `fast` is model.py, tier `accurate` is whisper.py, whose base scripts/setup installs.
 A batch is made of pairs: one real and one fake window. Where the fake is a copy
 of a recording, the real one is, mostly, that recording, cut at the same place
 and sent through the same codec, room, filter and noise: then only the vocoder
@@ -17,29 +20,33 @@ import math
 import os
 import threading
 import time
+from collections import defaultdict
 from pathlib import Path
 from queue import Queue
 
 import numpy as np
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.nn import functional as F
 
-from data import COPY, Cache, centre, window_of
-from frontend import SAMPLE_RATE, WINDOW, Frontend
-from model import VoiceCloneNet
+import model as fast
+import whisper as accurate
+from data import Cache, centre, window_of
+from frontend import SAMPLE_RATE, WINDOW
 
-REAL_WEIGHTS = {
-    "librispeech": 0.45, "aishell3": 0.15, "biaobei": 0.07, "funaudio": 0.18, "prompts:en_US": 0.08, "prompts:fr_CA": 0.07,
-}
-FAKE_WEIGHTS = {
-    "world": 0.11, "griffinlim": 0.11, "mb_melgan": 0.13, "melgan": 0.14,
-    "cosyvoice1": 0.12, "cosyvoice2": 0.08, "fastspeech2": 0.08, "aliyun": 0.03,
-    "piper": 0.10, "hibari": 0.05, "flite": 0.04, "espeak": 0.01,
-}
+TIERS = {"fast": fast, "accurate": accurate}
+PEAK = {"fast": 4e-3, "accurate": 5e-4}  # rates
+
 TWIN = 0.75  # how often a copy's partner is its own recording
 CROPS = [(0.7, 38_400), (0.3, WINDOW)]  # share of batches, samples: shorter ones cost less
 ROOM = 16_000  # samples that reverberation may run on
+
+
+def weight(clips: list[dict]) -> float:
+    """How often a corpus or a family is drawn: by the square root of what there is of it, so that the
+    large ones don't drown the small ones and the small ones are not learnt by heart."""
+    return math.sqrt(len(clips))
 
 
 class Sampler:
@@ -51,14 +58,16 @@ class Sampler:
         self.rng = np.random.default_rng(seed)
         train = [c for c in cache.clips if c["split"] == "train"]
         self.by_key = {c["key"]: c for c in train}
-        self.real = {k: [c for c in train if c["label"] == 0 and c["corpus"] == k] for k in REAL_WEIGHTS}
-        # copies are drawn by corpus too, so that they speak like the real ones
-        self.fake = {
-            f: {k: [c for c in train if c["family"] == f and (c["corpus"] == k or f not in COPY)] for k in (REAL_WEIGHTS if f in COPY else [""])}
-            for f in (families or FAKE_WEIGHTS)
-        }
-        self.fake = {f: {k: v for k, v in d.items() if v} for f, d in self.fake.items()}
-        self.fake = {f: d for f, d in self.fake.items() if d}
+        self.real, fake = defaultdict(list), defaultdict(lambda: defaultdict(list))
+        for clip in train:
+            if clip["label"] == 0:
+                self.real[clip["corpus"]].append(clip)
+            elif families is None or clip["family"] in families:
+                # copies are drawn by corpus too, so that they speak like the real ones
+                fake[clip["family"]][clip["corpus"]].append(clip)
+        self.fake = {family: dict(groups) for family, groups in fake.items()}
+        self.real_weights = {k: weight(v) for k, v in self.real.items()}
+        self.fake_weights = {f: weight([c for v in g.values() for c in v]) for f, g in self.fake.items()}
 
     def pick(self, weights: dict[str, float]) -> str:
         names = list(weights)
@@ -66,7 +75,7 @@ class Sampler:
         return names[self.rng.choice(len(names), p=p / p.sum())]
 
     def real_clip(self) -> dict:
-        clips = self.real[self.pick({k: w for k, w in REAL_WEIGHTS.items() if self.real[k]})]
+        clips = self.real[self.pick(self.real_weights)]
         return clips[self.rng.integers(len(clips))]
 
     def channel(self, clip: dict) -> str:
@@ -78,8 +87,8 @@ class Sampler:
         return window_of(wave, int(where * max(0, len(wave) - self.size)), self.size)
 
     def pair(self) -> tuple[np.ndarray, np.ndarray, bool, list[str]]:
-        groups = self.fake[self.pick({f: FAKE_WEIGHTS[f] for f in self.fake})]
-        clips = groups[self.pick({k: REAL_WEIGHTS.get(k, 1.0) for k in groups})]
+        groups = self.fake[self.pick(self.fake_weights)]
+        clips = groups[self.pick({k: weight(v) for k, v in groups.items()})]
         fake = clips[self.rng.integers(len(clips))]
         where, channel = self.rng.random(), self.channel(fake)
         twin = bool(fake["source"]) and self.rng.random() < TWIN
@@ -191,42 +200,39 @@ class Augment:
         return x + noise * level * 10 ** (-snr / 20)
 
 
-def mask(features: torch.Tensor, g: torch.Generator) -> torch.Tensor:
+def mask(features: torch.Tensor, frontend: nn.Module, g: torch.Generator) -> torch.Tensor:
     """Bands and stretches of time left out."""
     x = features.clone()
     for i in range(len(x)):
-        if torch.rand(1, generator=g) < 0.5:
-            w = int(torch.randint(1, 16, (1,), generator=g))
-            s = int(torch.randint(0, x.shape[2] - w, (1,), generator=g))
-            x[i, :, s : s + w] = 0
-        if torch.rand(1, generator=g) < 0.5:
-            w = int(torch.randint(1, 60, (1,), generator=g))
-            s = int(torch.randint(0, x.shape[3] - w, (1,), generator=g))
-            x[i, :, :, s : s + w] = 0
+        for axis, widest in ((-2, frontend.MASK_BANDS), (-1, frontend.MASK_FRAMES)):
+            if torch.rand(1, generator=g) < 0.5:
+                w = int(torch.randint(1, widest, (1,), generator=g))
+                s = int(torch.randint(0, x.shape[axis] - w, (1,), generator=g))
+                x[i].narrow(axis, s, w).zero_()
     return x
 
 
 class Stream:
     """Batches of features made ahead in threads; batch k is the same whatever the timing."""
 
-    def __init__(self, cache: Cache, pairs: int, seed: int, first: int, threads: int, families=None) -> None:
-        self.cache, self.pairs, self.seed, self.families = cache, pairs, seed, families
+    def __init__(self, cache: Cache, frontend: type, pairs: int, seed: int, first: int, threads: int, families=None, last=None) -> None:
+        self.cache, self.frontend, self.pairs, self.seed, self.families = cache, frontend, pairs, seed, families
         self.queues = [Queue(maxsize=3) for _ in range(threads)]
-        self.first = first
+        self.first, self.last = first, last
         for i, queue in enumerate(self.queues):
             threading.Thread(target=self.work, args=(first + i, threads, queue), daemon=True).start()
 
     def work(self, k: int, step: int, queue: Queue) -> None:
-        frontend = Frontend()
+        frontend = self.frontend()
         sampler = Sampler(self.cache, 0, self.families)
-        while True:
+        while self.last is None or k < self.last:
             sampler.rng = np.random.default_rng([self.seed, k])
             sampler.size = int(sampler.rng.choice([c for _, c in CROPS], p=[p for p, _ in CROPS]))
             augment = Augment(self.seed * 1_000_003 + k, sampler.size)
             waves, twins = sampler.batch(self.pairs)
             with torch.no_grad():
                 sound = augment(torch.from_numpy(waves), torch.from_numpy(twins))
-                features = mask(frontend(sound), augment.g)
+                features = mask(frontend(sound), frontend, augment.g)
             queue.put(features)
             k += step
 
@@ -247,18 +253,20 @@ def eer(real: np.ndarray, fake: np.ndarray) -> float:
 @torch.no_grad()
 def score(model: nn.Module, waves: list[np.ndarray], device: str, batch: int = 16) -> np.ndarray:
     model.eval()
-    frontend = Frontend().to(device)
+    frontend = model.frontend().to(device)
     out = []
     for i in range(0, len(waves), batch):
         x = torch.from_numpy(np.stack(waves[i : i + batch])).to(device)
         x = x.float() / 32768 if x.dtype == torch.int16 else x.float()
-        out.append(model(frontend(x).contiguous(memory_format=torch.channels_last)).cpu().numpy())
+        out.append(model(frontend(x)).float().cpu().numpy())
     return np.concatenate(out)
 
 
 def dev_report(model: nn.Module, cache: Cache, device: str) -> dict:
     clips = [c for c in cache.clips if c["split"] == "dev"]
     report = {}
+    if not clips:
+        return report
     for channel in ("clean", "opus_16k", "g711"):
         s = score(model, [centre(cache.wave(c, channel)) for c in clips], device)
         real = np.array([c["label"] == 0 for c in clips])
@@ -270,17 +278,53 @@ def dev_report(model: nn.Module, cache: Cache, device: str) -> dict:
     return report
 
 
+def kept_tokens(features: torch.Tensor, share: float, step: int) -> torch.Tensor:
+    """Which tokens are shown, [n, k]: hiding some (after PatchDropout, arXiv 2208.07220) makes steps
+    faster, and no single cue enough."""
+    tokens = features.shape[-1] // 2
+    order = torch.rand(len(features), tokens, generator=torch.Generator().manual_seed(step)).argsort(1)
+    return order[:, : max(1, round(share * tokens))].sort(1).values.to(features.device)
+
+
+@torch.inference_mode()
+def fit_head(model: accurate.VoiceCloneNet, stream: Stream, device: str, batches: int) -> None:
+    """Starts the head as a logistic regression on the frozen base's features, strongly regularised:
+    the tuning then begins from what the base can tell by itself."""
+    model.eval()
+    found, labels = [], []
+    for k in range(batches):
+        x = stream.batch(k).to(device)
+        with torch.autocast(device, torch.bfloat16):
+            found.append(model.embed(x).float().cpu())
+        labels.append(np.repeat([0, 1], len(x) // 2))
+    x, y = torch.cat(found).double().numpy(), np.concatenate(labels)
+    mean, spread = x.mean(0), x.std(0) + 1e-6
+    fit = LogisticRegression(C=0.003, max_iter=300).fit((x - mean) / spread, y)
+    weight = fit.coef_[0] / spread
+    model.classifier.weight.copy_(torch.from_numpy(weight)[None])
+    model.classifier.bias.fill_(float(fit.intercept_[0] - weight @ mean))
+    print(json.dumps({"head": "fitted", "windows": len(y), "accuracy_on_them": round(float(fit.score((x - mean) / spread, y)), 4)}), flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tier", default="fast", choices=TIERS)
+    parser.add_argument("--base", type=Path, help="accurate: the weights that scripts/setup installs")
     parser.add_argument("--cache", type=Path, required=True)
     parser.add_argument("--run", type=Path, required=True, help="folder for checkpoints and the log")
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--pairs", type=int, default=20, help="of windows in a batch")
-    parser.add_argument("--lr", type=float, default=4e-3)
+    parser.add_argument("--lr", type=float, help="peak rate; default: 4e-3 for fast, 5e-4 for accurate")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--minutes", type=float, default=0, help="stop cleanly after so long; the schedule follows the clock then")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--keep", type=float, default=1.0, help="accurate: share of the tokens shown until --keep-until")
+    parser.add_argument("--keep-until", type=float, default=0.7, help="share of the run")
+    parser.add_argument("--head-batches", type=int, default=60, help="accurate: batches that the head starts from")
+    parser.add_argument("--dropout", type=float, default=0.2)
+    parser.add_argument("--average", type=float, default=0.998, help="what each step keeps of the running average")
+    parser.add_argument("--every", type=int, default=250, help="steps between checkpoints and looks at the dev clips")
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
 
@@ -289,27 +333,39 @@ def main() -> None:
     torch.manual_seed(args.seed)
     args.run.mkdir(parents=True, exist_ok=True)
     cache = Cache(args.cache)
-    model = VoiceCloneNet(dropout=0.2).to(device, memory_format=torch.channels_last)
-    average = VoiceCloneNet(dropout=0.2).to(device, memory_format=torch.channels_last)
-    average.load_state_dict(model.state_dict())
-    decay = [p for p in model.parameters() if p.dim() > 1]
-    plain = [p for p in model.parameters() if p.dim() <= 1]
-    optimizer = torch.optim.AdamW([{"params": decay, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}], lr=args.lr)
-    step, spent = 0, 0.0
+    net, peak = TIERS[args.tier], args.lr or PEAK[args.tier]
+    model = net.VoiceCloneNet(dropout=args.dropout)
     checkpoint = args.run / "last.pt"
+    if args.tier == "accurate":
+        if args.base is None:
+            parser.error("tier accurate needs --base")
+        accurate.load_base(model, args.base)
+    model = model.to(device, memory_format=torch.channels_last)
+    if args.tier == "accurate" and not (args.resume and checkpoint.exists()):
+        # Batches of a stream of their own, which training doesn't see again.
+        fit_head(model, Stream(cache, model.frontend, args.pairs, args.seed + 1000, 0, 1, last=args.head_batches), device, args.head_batches)
+    average = net.VoiceCloneNet(dropout=args.dropout).to(device, memory_format=torch.channels_last)
+    average.load_state_dict(model.state_dict())
+    tuned = [p for p in model.parameters() if p.requires_grad]
+    decay = [p for p in tuned if p.dim() > 1]
+    plain = [p for p in tuned if p.dim() <= 1]
+    optimizer = torch.optim.AdamW([{"params": decay, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}], lr=peak)
+    step, spent = 0, 0.0
     if args.resume and checkpoint.exists():
         kept = torch.load(checkpoint, map_location=device, weights_only=True)
         model.load_state_dict(kept["model"])
         average.load_state_dict(kept["average"])
         optimizer.load_state_dict(kept["optimizer"])
         step, spent = kept["step"], kept["spent"]
+        if "rng" in kept:  # checkpoints of older versions have none; it is for dropout only
+            torch.set_rng_state(kept["rng"].cpu())
 
     def save() -> None:
-        state = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "spent": spent}
+        state = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "spent": spent, "rng": torch.get_rng_state()}
         torch.save(state, f"{checkpoint}.new")
         os.replace(f"{checkpoint}.new", checkpoint)
 
-    stream = Stream(cache, args.pairs, args.seed, step, 1)
+    stream = Stream(cache, model.frontend, args.pairs, args.seed, step, 1)
     target = torch.cat([torch.zeros(args.pairs), torch.ones(args.pairs)]).to(device)
     smooth = target * 0.94 + 0.03
     log = (args.run / "log.jsonl").open("a")
@@ -320,11 +376,14 @@ def main() -> None:
         progress = min(1.0, spent / (60 * args.minutes)) if args.minutes else (step + 1) / args.steps
         rate = progress / 0.1 if progress < 0.1 else 0.5 * (1 + math.cos(math.pi * (progress - 0.1) / 0.9))
         for group in optimizer.param_groups:
-            group["lr"] = args.lr * max(rate, 0.002)
-        x = stream.batch(step).to(device).contiguous(memory_format=torch.channels_last)
+            group["lr"] = peak * max(rate, 0.002)
+        x = stream.batch(step).to(device)
         model.train()
+        shown = ()
+        if args.tier == "accurate" and args.keep < 1 and progress < args.keep_until:
+            shown = (kept_tokens(x, args.keep, step),)
         with torch.autocast(device, torch.bfloat16):
-            logits = model(x)
+            logits = model(x, *shown)
         logits = logits.float()
         loss = F.binary_cross_entropy_with_logits(logits, smooth)
         # a fake has to stand above the real one beside it
@@ -334,7 +393,7 @@ def main() -> None:
         nn.utils.clip_grad_norm_(model.parameters(), 2.0)
         optimizer.step()
         step += 1
-        keep = min(0.998, (1 + step) / (10 + step))
+        keep = min(args.average, (1 + step) / (10 + step))
         with torch.no_grad():
             for a, b in zip(average.state_dict().values(), model.state_dict().values()):
                 if a.dtype.is_floating_point:
@@ -343,10 +402,10 @@ def main() -> None:
                     a.copy_(b)
         losses.append(float(loss.detach()))
         hits.append(float(((logits > 0) == (target > 0.5)).float().mean()))
-        if step % 50 == 0:
+        if step % 50 == 0 or step % args.every == 0:
             line = {"step": step, "progress": round(progress, 4), "loss": round(float(np.mean(losses)), 4), "accuracy": round(float(np.mean(hits)), 4), "seconds": round(spent)}
             losses, hits = [], []
-            if step % 250 == 0:
+            if step % args.every == 0:
                 line |= dev_report(average, cache, device)
                 save()
             print(json.dumps(line), flush=True)
