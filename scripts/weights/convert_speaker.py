@@ -30,7 +30,7 @@ input = "2 s of speech at 16 kHz mono; power in 40 mel bands, see docs/models/sp
 licence = "Apache-2.0"
 licence_file = "LICENSE-speaker-encoder.txt"
 origin = "Resemblyzer 0.1.4 by Resemble AI, pretrained.pt from PyPI Resemblyzer 0.1.4, sha256 {sha256}; here in f16, the two biases of each layer added up"
-training_data = ["LibriSpeech train-other-500", "VoxCeleb1", "VoxCeleb2"]
+training_data = ["LibriSpeech", "VoxCeleb1", "VoxCeleb2"]
 """
 
 
