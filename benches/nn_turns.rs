@@ -11,12 +11,13 @@ use candle_core::{Device, Tensor};
 use veriscope::models::dinov2::{self, Dinov2};
 use veriscope::models::efficientnet_lite::{self, EfficientNetLite};
 use veriscope::models::silero_vad::{CHUNK, SileroVad, VadState};
+use veriscope::models::speaker_encoder::SpeakerEncoder;
 use veriscope::models::voice_cnn::VoiceCnn;
 use veriscope::models::weights::{PrecisionChoice, WeightStore, WeightsError};
 use veriscope::models::whisper_encoder::WhisperEncoder;
 use veriscope::models::yunet::YuNet;
 use veriscope::nn::Precision;
-use veriscope::speech::{features, log_mel};
+use veriscope::speech::{features, log_mel, mel};
 
 type Failure = Box<dyn std::error::Error>;
 
@@ -37,6 +38,7 @@ struct Networks {
     face: EfficientNetLite,
     voice: VoiceCnn,
     vad: SileroVad,
+    speaker: SpeakerEncoder,
     /// Those of tier accurate, where the manifest has them and their base is installed.
     accurate: Option<Dinov2>,
     accurate_voice: Option<WhisperEncoder>,
@@ -62,6 +64,7 @@ impl Networks {
             face: EfficientNetLite::new(&load("face-swap-fast")?)?,
             voice: VoiceCnn::new(&load("voice-clone-fast")?)?,
             vad: SileroVad::new(&load("silero-vad")?)?,
+            speaker: SpeakerEncoder::new(&load("speaker-encoder")?)?,
         })
     }
 }
@@ -94,6 +97,8 @@ fn main() -> Result<(), Failure> {
                 (vec![*n, 1, log_mel::FRAMES, log_mel::BANDS], 1.0)
             }
             ("silero-vad", [n]) => (vec![*n * CHUNK], 0.1),
+            // 2 s, a frame every 10 ms.
+            ("speaker-encoder", [n]) => (vec![*n, 201, mel::BANDS], 0.1),
             _ => return Err(format!("cannot run `{line}`").into()),
         };
         if !inputs.contains_key(&line) {
@@ -113,6 +118,7 @@ fn main() -> Result<(), Failure> {
             "yunet" => drop(black_box(networks.yunet.forward(x, 0.6)?)),
             "face-swap-fast" => drop(black_box(networks.face.forward(x)?)),
             "silero-vad" => drop(black_box(networks.vad.forward(&wave, &mut VadState::default())?)),
+            "speaker-encoder" => drop(black_box(networks.speaker.forward_mel(x)?)),
             _ => drop(black_box(networks.voice.forward_features(x)?)),
         }
         let elapsed = start.elapsed().as_secs_f64() * 1e3;

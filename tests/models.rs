@@ -1,6 +1,6 @@
 //! Every network against what its original answers, on the fixed inputs in tests/golden. The
-//! scripts that made those files are scripts/weights/golden_third_party.py and the `golden.py`
-//! beside each training.
+//! scripts that made those files are scripts/weights/golden_*.py and the `golden.py` beside each
+//! training.
 
 #![allow(clippy::unwrap_used)] // helpers of tests are no tests to clippy
 
@@ -12,6 +12,7 @@ use veriscope::models::dinov2::{self, Dinov2};
 use veriscope::models::domain::Domain;
 use veriscope::models::efficientnet_lite::EfficientNetLite;
 use veriscope::models::silero_vad::{SileroVad, VadState};
+use veriscope::models::speaker_encoder::SpeakerEncoder;
 use veriscope::models::voice_cnn::VoiceCnn;
 use veriscope::models::weights::{PrecisionChoice, Tensors, WeightStore, WeightsError};
 use veriscope::models::whisper_encoder::{TOKENS, WhisperEncoder};
@@ -19,6 +20,7 @@ use veriscope::models::yunet::{RawFace, YuNet};
 use veriscope::nn::{Precision, sigmoid};
 use veriscope::speech::features::{Features, WINDOW};
 use veriscope::speech::log_mel::{self, LogMel};
+use veriscope::speech::mel::MelSpectrogram;
 
 #[path = "common/vit.rs"]
 mod vit;
@@ -214,6 +216,40 @@ fn the_voice_clone_network_answers_as_pytorch_does() {
     let second = net.forward(&windows[1..]).unwrap();
     assert_eq!(second[0].to_bits(), logits[1].to_bits());
     assert!(net.forward(&[&waves[..100]]).is_err());
+}
+
+/// Weights in f16 against the package's own in f32: hence not to 1e-4.
+#[test]
+fn the_speaker_network_answers_as_its_package_does() {
+    let golden = golden("speaker_encoder");
+    let net = SpeakerEncoder::new(&load("speaker-encoder")).unwrap();
+    let waves = golden["wave"].to_vec2::<f32>().unwrap();
+    let windows: Vec<&[f32]> = waves.iter().map(Vec::as_slice).collect();
+    let mel = MelSpectrogram::new().batch(&windows).unwrap();
+    assert_close("mel", &mel, &flat(&golden["mel"]));
+    let embeddings = net.forward(&windows).unwrap();
+    assert_within(1e-3, "embeddings", &embeddings.concat(), &flat(&golden["embedding"]));
+    let likeness = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+    for (ours, theirs) in embeddings.iter().zip(golden["embedding"].to_vec2::<f32>().unwrap()) {
+        assert!(likeness(ours, &theirs) > 0.99999);
+        assert!((likeness(ours, ours) - 1.0).abs() < 1e-5);
+    }
+    // Every bit is the same whatever a window travels with.
+    let many: Vec<&[f32]> = windows.iter().copied().cycle().take(19).collect();
+    for (i, embedding) in net.forward(&many).unwrap().iter().enumerate() {
+        assert_eq!(embedding, &embeddings[i % 2]);
+    }
+    assert_eq!(net.forward(&windows[1..]).unwrap()[0], embeddings[1]);
+    assert!(net.forward(&[]).unwrap().is_empty());
+    assert!(net.forward(&[&[0.0; 32_000]]).unwrap()[0].iter().all(|v| v.is_finite()));
+    let text = net.forward(&[windows[0], &windows[1][1..]]).unwrap_err().to_string();
+    assert!(text.contains("32000") && text.contains("31999"), "{text}");
+
+    let rounded = SpeakerEncoder::new(&load_in(PrecisionChoice::Bf16, "speaker-encoder")).unwrap();
+    for (exact, rounded) in embeddings.iter().zip(rounded.forward(&windows).unwrap()) {
+        println!("bf16: {}", likeness(exact, &rounded));
+        assert!(likeness(exact, &rounded) > 0.995);
+    }
 }
 
 /// How far, says the model card; here only that bf16 is on where the machine has it, and that it

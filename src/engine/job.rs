@@ -297,9 +297,9 @@ fn decode(
             }
             let mut number = 1;
             for voice in voices.into_values() {
-                let (track, segments, reasons) = voice.finish(number, &calibration);
-                number += usize::from(track.is_some());
-                report.tracks.extend(track);
+                let (tracks, segments, reasons) = voice.finish(number, &calibration);
+                number += tracks.len();
+                report.tracks.extend(tracks);
                 report.segments.extend(segments);
                 report.reasons.extend(reasons);
             }

@@ -11,6 +11,7 @@ use crate::{
     face::{Face, Rect, crop, detect::MIN_CONFIDENCE, resample::Picture},
     models::{
         silero_vad::{SileroVad, VadState},
+        speaker_encoder::{Embedding, SpeakerEncoder},
         weights::{WeightStore, WeightsError},
         yunet::{RawFace, YuNet},
     },
@@ -21,6 +22,7 @@ use crate::{
 /// Names in the weights' manifest.
 const YUNET: &str = "yunet";
 const SILERO_VAD: &str = "silero-vad";
+const SPEAKER_ENCODER: &str = "speaker-encoder";
 
 /// Probabilities of speech, and the state to go on with.
 pub type Heard = (Vec<f32>, Box<VadState>);
@@ -32,6 +34,7 @@ pub struct Networks {
     swap: Option<FaceSwap>,
     activity: Option<SileroVad>,
     clone: Option<VoiceClone>,
+    speaker: Option<SpeakerEncoder>,
 }
 
 impl Networks {
@@ -53,6 +56,9 @@ impl Networks {
             clone: voices
                 .then(|| VoiceClone::load(store, device, tiers.voice_clone))
                 .transpose()?,
+            speaker: voices
+                .then(|| SpeakerEncoder::new(&store.load(SPEAKER_ENCODER, device)?))
+                .transpose()?,
         })
     }
 
@@ -63,6 +69,7 @@ impl Networks {
         names.extend(self.swap.iter().flat_map(FaceSwap::all_weights));
         names.extend(self.activity.as_ref().map(|_| SILERO_VAD));
         names.extend(self.clone.iter().flat_map(VoiceClone::all_weights));
+        names.extend(self.speaker.as_ref().map(|_| SPEAKER_ENCODER));
         names
     }
 
@@ -115,6 +122,12 @@ impl Networks {
         self.clone.as_ref().ok_or_else(not_loaded)?.score(waves)
     }
 
+    /// Who speaks in each of some stretches of speech of one length.
+    pub fn speakers(&self, waves: &[Vec<f32>]) -> Result<Vec<Embedding>> {
+        let waves: Vec<&[f32]> = waves.iter().map(Vec::as_slice).collect();
+        self.speaker.as_ref().ok_or_else(not_loaded)?.forward(&waves)
+    }
+
     /// `state` is left as it is, so that the same question can be asked again.
     pub fn activity(&self, samples: &[f32], state: &VadState) -> Result<Heard> {
         let network = self.activity.as_ref().ok_or_else(not_loaded)?;
@@ -134,7 +147,7 @@ pub const TOLERANCE: f32 = 1e-3;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Compared {
     pub network: &'static str,
-    /// The largest difference of two probabilities.
+    /// The largest difference of two probabilities, or of two values of an embedding.
     pub difference: f32,
 }
 
@@ -158,7 +171,7 @@ pub fn self_test(
             // Not a number is not within the tolerance.
             if !matches!(apart.partial_cmp(&TOLERANCE), Some(std::cmp::Ordering::Less)) {
                 return Err(format!(
-                    "{network}: probability {ours:.6} instead of {reference:.6}, {TOLERANCE} is allowed"
+                    "{network}: {ours:.6} instead of {reference:.6}, {TOLERANCE} is allowed"
                 ));
             }
             difference = difference.max(apart);
@@ -191,6 +204,11 @@ pub fn self_test(
         let waves: Vec<Vec<f32>> = (0..3).map(wave).collect();
         let run = |networks: &Networks| networks.clone_scores(&waves);
         judge(detector.weights(), probabilities(detector, run(ours), run(reference)))?;
+    }
+    if reference.speaker.is_some() {
+        let waves: Vec<Vec<f32>> = (0..3).map(wave).collect();
+        let run = |networks: &Networks| Ok(networks.speakers(&waves)?.concat());
+        judge(SPEAKER_ENCODER, run(ours).and_then(|a| in_pairs(a, run(reference)?)))?;
     }
     Ok(all)
 }
@@ -327,6 +345,7 @@ mod tests {
             ("face-swap-fast", DetectorKind::FaceSwap),
             ("silero-vad", DetectorKind::VoiceClone),
             ("voice-clone-fast", DetectorKind::VoiceClone),
+            ("speaker-encoder", DetectorKind::VoiceClone),
         ] {
             let wrong = altered(&store, folder.path(), name);
             let wrong = Networks::load(&wrong, &Device::Cpu, &[kind], Tier::Fast.into()).unwrap();

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     detect::face_swap::{FaceCrop, FaceScore},
     face::Face,
-    models::silero_vad::VadState,
+    models::{silero_vad::VadState, speaker_encoder::Embedding},
 };
 
 /// Requests that wait before those who ask have to wait themselves.
@@ -60,6 +60,11 @@ enum Request {
         waves: Vec<Vec<f32>>,
         reply: Sender<Answer<Vec<f32>>>,
     },
+    /// Of one length.
+    Speaker {
+        waves: Vec<Vec<f32>>,
+        reply: Sender<Answer<Vec<Embedding>>>,
+    },
 }
 
 /// How files ask. Cloned for each; the owner ends when the last clone is gone.
@@ -88,6 +93,10 @@ impl Client {
 
     pub fn clone_scores(&self, waves: Vec<Vec<f32>>) -> Ticket<Vec<f32>> {
         self.ask(|reply| Request::Clone { waves, reply })
+    }
+
+    pub fn speakers(&self, waves: Vec<Vec<f32>>) -> Ticket<Vec<Embedding>> {
+        self.ask(|reply| Request::Speaker { waves, reply })
     }
 }
 
@@ -185,6 +194,24 @@ fn run_oldest(runner: &Runner<Networks>, waiting: &mut VecDeque<Request>) {
             share(parts, |parts| {
                 runner.run(Kind::Clone, &windows, parts, 1, Networks::clone_scores)
             });
+        }
+        Some(Request::Speaker { waves, reply }) => {
+            let mut windows = waves;
+            let mut parts = vec![(windows.len(), reply)];
+            take_like(
+                waiting,
+                BATCH_WAVES.saturating_sub(windows.len()),
+                |request| match request {
+                    Request::Speaker { waves, reply } => {
+                        let n = waves.len();
+                        parts.push((n, reply));
+                        windows.extend(waves);
+                        Ok(n)
+                    }
+                    other => Err(other),
+                },
+            );
+            share(parts, |parts| runner.run(Kind::Speaker, &windows, parts, 1, Networks::speakers));
         }
         Some(Request::Activity { samples, state, reply }) => {
             let run = |networks: &Networks, windows: &[(Vec<f32>, Box<VadState>)]| {

@@ -33,6 +33,7 @@ pub enum Kind {
     Swap = 1,
     Activity = 2,
     Clone = 3,
+    Speaker = 4,
 }
 
 impl Kind {
@@ -42,6 +43,7 @@ impl Kind {
             Self::Swap => DetectorKind::FaceSwap.name(),
             Self::Activity => "voice activity",
             Self::Clone => DetectorKind::VoiceClone.name(),
+            Self::Speaker => "speaker encoder",
         }
     }
 }
@@ -53,7 +55,7 @@ pub struct Runner<B> {
     /// Why the accelerator was given up.
     lost: OnceLock<String>,
     /// What a batch may cost, by kind, in the units of the one who asks.
-    limits: [AtomicUsize; 4],
+    limits: [AtomicUsize; 5],
     told_of_memory: AtomicBool,
 }
 
@@ -63,7 +65,7 @@ impl<B> Runner<B> {
             cpu,
             accelerator,
             lost: OnceLock::new(),
-            limits: [const { AtomicUsize::new(usize::MAX) }; 4],
+            limits: [const { AtomicUsize::new(usize::MAX) }; 5],
             told_of_memory: AtomicBool::new(false),
         }
     }

@@ -1,4 +1,4 @@
-//! One stream of sound: voice activity → windows → scores, with bounded sound in work.
+//! One stream of sound: voice activity → windows → scores and speakers, with bounded sound in work.
 
 use std::collections::VecDeque;
 
@@ -8,12 +8,13 @@ use super::{
 };
 use crate::{
     media::Audio,
-    models::silero_vad::VadState,
+    models::{silero_vad::VadState, speaker_encoder::Embedding},
     report::{DetectorKind, Reason, ReasonCode, Segment, Track, TrackKind},
     speech::{
-        RATE,
+        RATE, SPEAKER,
         activity::FRAME,
         quality::{BAND_LIMIT_HZ, Background, CLIPPED, Spectrum, clipped, level_db},
+        speakers::{SpeakerRule, Speakers},
         to_ms,
         windows::{MIN_SPEECH, SpeechWindow, Windower},
     },
@@ -30,9 +31,20 @@ const SCORES_IN_WORK: usize = 16;
 /// What a window with a narrow band or clipping counts.
 const WEAK: f32 = 0.5;
 
+/// A window, as far as it is known before the networks answer.
+#[derive(Clone, Copy)]
+struct Heard {
+    /// In samples.
+    start: i64,
+    end: i64,
+    narrow: bool,
+    clipped: bool,
+}
+
 struct Scoring {
-    windows: Vec<(i64, i64, f32)>,
-    ticket: Ticket<Vec<f32>>,
+    windows: Vec<Heard>,
+    scores: Ticket<Vec<f32>>,
+    speakers: Ticket<Vec<Embedding>>,
 }
 
 pub struct Voice {
@@ -47,10 +59,9 @@ pub struct Voice {
     spectrum: Spectrum,
     background: Background,
     scoring: VecDeque<Scoring>,
-    /// Start, end (samples), raw score, weight.
-    scores: Vec<(i64, i64, f32, f32)>,
-    narrow: usize,
-    clipped: usize,
+    /// Windows with their raw scores, in order of time.
+    scores: Vec<(Heard, f32)>,
+    speakers: Speakers,
     heard: i64,
     loudest_db: f32,
     pub windows: u64,
@@ -69,8 +80,7 @@ impl Voice {
             background: Background::default(),
             scoring: VecDeque::new(),
             scores: Vec::new(),
-            narrow: 0,
-            clipped: 0,
+            speakers: Speakers::default(),
             heard: 0,
             loudest_db: -120.0,
             windows: 0,
@@ -115,17 +125,22 @@ impl Voice {
             return Ok(());
         }
         self.windows += windows.len() as u64;
-        let mut meta = Vec::with_capacity(windows.len());
-        let mut waves = Vec::with_capacity(windows.len());
-        for w in windows {
-            let narrow = self.spectrum.upper_edge_hz(&w.wave) < BAND_LIMIT_HZ;
-            let rail = clipped(&w.wave) > CLIPPED;
-            self.narrow += usize::from(narrow);
-            self.clipped += usize::from(rail);
-            meta.push((w.start, w.end, if narrow || rail { WEAK } else { 1.0 }));
-            waves.push(w.wave);
-        }
-        self.scoring.push_back(Scoring { windows: meta, ticket: self.client.clone_scores(waves) });
+        let heard = windows
+            .iter()
+            .map(|w| Heard {
+                start: w.start,
+                end: w.end,
+                narrow: self.spectrum.upper_edge_hz(&w.wave) < BAND_LIMIT_HZ,
+                clipped: clipped(&w.wave) > CLIPPED,
+            })
+            .collect();
+        let middles = windows.iter().map(|w| w.wave[SPEAKER].to_vec()).collect();
+        let waves = windows.into_iter().map(|w| w.wave).collect();
+        self.scoring.push_back(Scoring {
+            windows: heard,
+            scores: self.client.clone_scores(waves),
+            speakers: self.client.speakers(middles),
+        });
         while self.scoring.len() > SCORES_IN_WORK {
             self.scored()?;
         }
@@ -133,10 +148,11 @@ impl Voice {
     }
 
     fn scored(&mut self) -> Result<(), InferenceError> {
-        let Some(Scoring { windows, ticket }) = self.scoring.pop_front() else { return Ok(()) };
-        let answers = ticket.wait()?;
-        self.scores
-            .extend(windows.into_iter().zip(answers).map(|((s, e, w), score)| (s, e, score, w)));
+        let Some(scoring) = self.scoring.pop_front() else { return Ok(()) };
+        self.scores.extend(scoring.windows.into_iter().zip(scoring.scores.wait()?));
+        for embedding in scoring.speakers.wait()? {
+            self.speakers.push(&embedding);
+        }
         Ok(())
     }
 
@@ -164,14 +180,14 @@ impl Voice {
         Ok(())
     }
 
-    /// `number`: the track's, counted from 1. Without speech there is no track, only reasons.
+    /// A track for each speaker, numbered from `number` on in the order of their first words.
+    /// Without speech there is none, only reasons.
     pub fn finish(
         mut self,
         number: usize,
         calibration: &Calibration,
-    ) -> (Option<Track>, Vec<Segment>, Vec<Reason>) {
+    ) -> (Vec<Track>, Vec<Segment>, Vec<Reason>) {
         let (speech, short) = (self.windower.speech(), self.windower.short());
-        let seconds = |samples: i64| samples as f32 / RATE as f32;
         let music = self.background.music_s().map(|s| {
             Reason::new(
                 ReasonCode::Music,
@@ -179,46 +195,23 @@ impl Voice {
             )
         });
         if speech == 0 {
-            let mut reasons = Vec::new();
-            if self.heard < MIN_SPEECH {
-                reasons.push(Reason::new(
-                    ReasonCode::TooShort,
-                    format!(
-                        "audio stream {}: {:.2} s of sound, at least 1 s of speech is needed",
-                        self.stream,
-                        seconds(self.heard)
-                    ),
-                ));
-            }
-            reasons.push(Reason::new(
-                ReasonCode::NoSpeech,
-                format!(
-                    "audio stream {}: no speech in {:.1} s of sound (loudest {:.0} dBFS, {:.1} s not silent)",
-                    self.stream,
-                    seconds(self.heard),
-                    self.loudest_db,
-                    self.background.loud_s()
-                ),
-            ));
+            let mut reasons = self.no_speech();
             reasons.extend(music);
-            return (None, Vec::new(), reasons);
+            return (Vec::new(), Vec::new(), reasons);
         }
-        self.scores.sort_by_key(|s| (s.0, s.1));
-        let windows: Vec<Window> = self
-            .scores
-            .iter()
-            .map(|&(start, end, score, weight)| Window {
-                start_ms: to_ms(start),
-                end_ms: to_ms(end),
-                logit: calibration.logit(score),
-                weight,
-                distance: 0.0,
-            })
-            .collect();
-        let judged = windows.len();
-        let mut reasons = Vec::new();
-        if short > 0 && (windows.is_empty() || short * 4 > speech) {
-            reasons.push(Reason::new(
+        // A track for speech that was all too short to judge too.
+        let mut voices: Vec<Vec<(Heard, f32)>> = vec![Vec::new()];
+        let speakers = std::mem::take(&mut self.speakers).finish(&SpeakerRule::WINDOWS);
+        for (window, speaker) in self.scores.iter().zip(speakers) {
+            if speaker >= voices.len() {
+                voices.resize(speaker + 1, Vec::new());
+            }
+            voices[speaker].push(*window);
+        }
+        // What is said of the stream holds for all its speakers.
+        let mut too_short = None;
+        if short > 0 && (self.scores.is_empty() || short * 4 > speech) {
+            too_short = Some(Reason::new(
                 ReasonCode::TooShort,
                 format!(
                     "{:.1} of {:.1} s of speech lie in stretches under 1 s and were not judged",
@@ -227,34 +220,73 @@ impl Voice {
                 ),
             ));
         }
-        if self.narrow * 2 > judged {
+        let (mut tracks, mut segments) = (Vec::new(), Vec::new());
+        for (i, mut windows) in voices.into_iter().enumerate() {
+            windows.sort_by_key(|(heard, _)| (heard.start, heard.end));
+            let mut reasons: Vec<Reason> = too_short.iter().cloned().collect();
+            reasons.extend(weaknesses(&windows));
+            reasons.extend(music.iter().cloned());
+            let id = format!("speech-{}", number + i);
+            let (track, found) = self.track(id, &windows, reasons, calibration);
+            tracks.push(track);
+            segments.extend(found);
+        }
+        (tracks, segments, Vec::new())
+    }
+
+    /// Why there is no track.
+    fn no_speech(&self) -> Vec<Reason> {
+        let mut reasons = Vec::new();
+        if self.heard < MIN_SPEECH {
             reasons.push(Reason::new(
-                ReasonCode::BandLimited,
-                format!("{} of {judged} windows end below {BAND_LIMIT_HZ:.0} Hz", self.narrow),
+                ReasonCode::TooShort,
+                format!(
+                    "audio stream {}: {:.2} s of sound, at least 1 s of speech is needed",
+                    self.stream,
+                    seconds(self.heard)
+                ),
             ));
         }
-        if self.clipped * 2 > judged {
-            reasons.push(Reason::new(
-                ReasonCode::Clipped,
-                format!("{} of {judged} windows are clipped", self.clipped),
-            ));
-        }
-        reasons.extend(music);
-        let id = format!("speech-{number}");
-        let mut segments: Vec<Segment> = segments(&windows, &Rule::SPEECH, calibration)
+        reasons.push(Reason::new(
+            ReasonCode::NoSpeech,
+            format!(
+                "audio stream {}: no speech in {:.1} s of sound (loudest {:.0} dBFS, {:.1} s not silent)",
+                self.stream,
+                seconds(self.heard),
+                self.loudest_db,
+                self.background.loud_s()
+            ),
+        ));
+        reasons
+    }
+
+    /// One speaker's windows, in order of time.
+    fn track(
+        &self,
+        id: String,
+        windows: &[(Heard, f32)],
+        reasons: Vec<Reason>,
+        calibration: &Calibration,
+    ) -> (Track, Vec<Segment>) {
+        let windows: Vec<Window> = windows
+            .iter()
+            .map(|(heard, score)| Window {
+                start_ms: to_ms(heard.start),
+                end_ms: to_ms(heard.end),
+                logit: calibration.logit(*score),
+                weight: if heard.narrow || heard.clipped { WEAK } else { 1.0 },
+                distance: 0.0,
+            })
+            .collect();
+        let mut found: Vec<Segment> = segments(&windows, &Rule::SPEECH, calibration)
             .into_iter()
             .map(|s| segment(&id, DetectorKind::VoiceClone, s, reasons.clone()))
             .collect();
         let start_ms = windows.first().map_or(0, |w| w.start_ms);
         let end_ms = windows.iter().map(|w| w.end_ms).max().unwrap_or_else(|| to_ms(self.heard));
-        if segments.is_empty() {
-            segments.push(unjudged(
-                &id,
-                DetectorKind::VoiceClone,
-                start_ms,
-                end_ms,
-                reasons.clone(),
-            ));
+        if found.is_empty() {
+            let kind = DetectorKind::VoiceClone;
+            found.push(unjudged(&id, kind, start_ms, end_ms, reasons.clone()));
         }
         let track = Track {
             id,
@@ -266,6 +298,31 @@ impl Voice {
             windows: scores(&windows, &Rule::SPEECH),
             reasons,
         };
-        (Some(track), segments, Vec::new())
+        (track, found)
     }
+}
+
+fn seconds(samples: i64) -> f32 {
+    samples as f32 / RATE as f32
+}
+
+/// What weakens the judgement on some windows.
+fn weaknesses(windows: &[(Heard, f32)]) -> Vec<Reason> {
+    let judged = windows.len();
+    let mut reasons = Vec::new();
+    let narrow = windows.iter().filter(|(heard, _)| heard.narrow).count();
+    if narrow * 2 > judged {
+        reasons.push(Reason::new(
+            ReasonCode::BandLimited,
+            format!("{narrow} of {judged} windows end below {BAND_LIMIT_HZ:.0} Hz"),
+        ));
+    }
+    let clipped = windows.iter().filter(|(heard, _)| heard.clipped).count();
+    if clipped * 2 > judged {
+        reasons.push(Reason::new(
+            ReasonCode::Clipped,
+            format!("{clipped} of {judged} windows are clipped"),
+        ));
+    }
+    reasons
 }

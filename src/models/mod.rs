@@ -11,6 +11,7 @@ pub mod import;
 mod inverted_residual;
 mod pth;
 pub mod silero_vad;
+pub mod speaker_encoder;
 mod tuned;
 pub mod voice_cnn;
 pub mod weights;
@@ -41,6 +42,7 @@ pub fn expected_shapes(network: &str) -> Option<Shapes> {
         efficientnet_lite::NETWORK => Some(efficientnet_lite::shapes()),
         voice_cnn::NETWORK => Some(voice_cnn::shapes()),
         silero_vad::NETWORK => Some(silero_vad::shapes()),
+        speaker_encoder::NETWORK => Some(speaker_encoder::shapes()),
         dinov2::NETWORK => Some(dinov2::shapes()),
         dinov2::BASE => Some(dinov2::base_shapes()),
         whisper_encoder::NETWORK => Some(whisper_encoder::shapes()),

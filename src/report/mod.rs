@@ -174,7 +174,7 @@ pub enum TrackKind {
     Labels,
 }
 
-/// One face followed through time, one speech stream, or the file's labels.
+/// One face followed through time, one speaker of a speech stream, or the file's labels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Track {
     /// `face-1`, `speech-1`, `labels`.

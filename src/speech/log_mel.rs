@@ -30,9 +30,9 @@ const POWER_FLOOR: f32 = 1e-10;
 const RANGE: f32 = 8.0;
 
 /// A triangle over the bins.
-struct Band {
-    first: usize,
-    weights: Vec<f32>,
+pub(super) struct Band {
+    pub first: usize,
+    pub weights: Vec<f32>,
 }
 
 /// The front end with its tables.
@@ -55,7 +55,7 @@ impl LogMel {
         Self {
             fft: RealFftPlanner::new().plan_fft_forward(FFT),
             hann: hann.collect(),
-            bands: bands(),
+            bands: bands(BANDS),
         }
     }
 
@@ -112,8 +112,9 @@ impl LogMel {
 }
 
 /// Slaney's bands: triangles between points that are evenly spaced on his mel scale, which is linear
-/// to 1 kHz and logarithmic above; each has the same area over Hz.
-fn bands() -> Vec<Band> {
+/// to 1 kHz and logarithmic above; each has the same area over Hz. `count` of them from 0 to 8 kHz,
+/// over the bins of a transform of 400 samples.
+pub(super) fn bands(count: usize) -> Vec<Band> {
     const LINEAR_HZ: f64 = 200.0 / 3.0;
     const BEND: f64 = 15.0;
     let step = 6.4f64.ln() / 27.0;
@@ -121,8 +122,8 @@ fn bands() -> Vec<Band> {
         if mel < BEND { mel * LINEAR_HZ } else { 1_000.0 * (step * (mel - BEND)).exp() }
     };
     let top = BEND + (RATE as f64 / 2.0 / 1_000.0).ln() / step;
-    let point = |i: usize| hertz(top / (BANDS + 1) as f64 * i as f64);
-    (0..BANDS)
+    let point = |i: usize| hertz(top / (count + 1) as f64 * i as f64);
+    (0..count)
         .map(|i| {
             let (low, middle, high) = (point(i), point(i + 1), point(i + 2));
             let weight = |bin: usize| {
@@ -149,7 +150,7 @@ mod tests {
     /// All but the highest two points of the scale are known: 1 kHz is its fifteenth unit.
     #[test]
     fn every_band_covers_bins_and_has_the_same_area() {
-        let bands = bands();
+        let bands = bands(BANDS);
         assert_eq!(bands.len(), BANDS);
         assert!(bands.iter().all(|b| !b.weights.is_empty()));
         assert!(bands.windows(2).all(|b| b[0].first <= b[1].first));

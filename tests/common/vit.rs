@@ -107,7 +107,7 @@ impl MadeUp {
 /// entries in the manifest, which has none for voice-clone's.
 pub fn weights(folder: &Path) {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights");
-    for name in ["yunet", "silero-vad", "face-swap-fast", "voice-clone-fast"] {
+    for name in ["yunet", "silero-vad", "face-swap-fast", "voice-clone-fast", "speaker-encoder"] {
         let name = format!("{name}.safetensors");
         std::fs::copy(shipped.join(&name), folder.join(&name)).unwrap();
     }
