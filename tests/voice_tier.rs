@@ -82,7 +82,13 @@ fn the_accurate_tier_hears_both_networks() {
     let fast = VoiceClone::load(&store, &Device::Cpu, Tier::Fast).unwrap();
     assert_eq!(fast.score(&windows).unwrap(), light);
 
-    let all = ["silero-vad", "voice-clone-accurate", "voice-clone-fast", "whisper-tiny-encoder"];
+    let all = [
+        "silero-vad",
+        "speaker-encoder",
+        "voice-clone-accurate",
+        "voice-clone-fast",
+        "whisper-tiny-encoder",
+    ];
     assert_eq!(scanned(folder.path()), all);
     let doctor = run(folder.path(), &["doctor"]);
     assert!(!text(&doctor.stdout).contains("voice-clone has none"), "{}", text(&doctor.stdout));
@@ -99,7 +105,7 @@ fn without_an_accurate_network_the_light_one_runs_and_doctor_says_so() {
     assert_eq!(accurate.calibration(), fast.calibration());
     assert_eq!(accurate.score(&windows).unwrap(), fast.score(&windows).unwrap());
     // A report says by its weights what ran.
-    assert_eq!(scanned(folder.path()), ["silero-vad", "voice-clone-fast"]);
+    assert_eq!(scanned(folder.path()), ["silero-vad", "speaker-encoder", "voice-clone-fast"]);
     let doctor = run(folder.path(), &["doctor"]);
     let said =
         "tier accurate  voice-clone has none: its light network runs with --tier accurate too";
