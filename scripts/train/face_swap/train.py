@@ -127,7 +127,7 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--every", type=int, default=250, help="steps between checkpoints")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--start", type=Path, help="a checkpoint of another run whose averaged weights this one begins with")
+    parser.add_argument("--start", type=Path, nargs="+", help="checkpoints of other runs; this one begins with the mean of their averaged weights")
     parser.add_argument("--start-with", default="average", choices=("average", "model"))
     parser.add_argument("--begun", type=float, default=0.0, help="the share of the schedule that the run of --start has used up")
     parser.add_argument("--warm", type=int, default=150, help="steps of the linear start")
@@ -156,10 +156,14 @@ def main():
     model = net.FaceSwapNet()
     net.load_base(model, args.base)
     if args.start:
-        state = torch.load(args.start, map_location="cpu", weights_only=True)[args.start_with]
+        states = [torch.load(path, map_location="cpu", weights_only=True)[args.start_with] for path in args.start]
+        state = {
+            name: torch.stack([s[name] for s in states]).mean(0) if first.is_floating_point() else first
+            for name, first in states[0].items()
+        }
         missing, unexpected = model.load_state_dict(state, strict=False)
         if unexpected or any(not m.startswith("mask.") for m in missing):
-            parser.error(f"{args.start} does not fit: {missing}, {unexpected}")
+            parser.error(f"{args.start} do not fit: {missing}, {unexpected}")
     model = model.to(device, memory_format=torch.channels_last)
     average = net.FaceSwapNet().to(device, memory_format=torch.channels_last)
     checkpoint = out / "checkpoint.pt"
