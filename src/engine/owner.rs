@@ -158,59 +158,29 @@ fn run_oldest(runner: &Runner<Networks>, waiting: &mut VecDeque<Request>) {
             }
         }
         Some(Request::Swap { crops, reply }) => {
-            let mut windows = crops;
-            let mut parts = vec![(windows.len(), reply)];
-            take_like(
-                waiting,
-                BATCH_CROPS.saturating_sub(windows.len()),
-                |request| match request {
-                    Request::Swap { crops, reply } => {
-                        let n = crops.len();
-                        parts.push((n, reply));
-                        windows.extend(crops);
-                        Ok(n)
-                    }
+            let (windows, parts) =
+                gather(waiting, BATCH_CROPS, crops, reply, |request| match request {
+                    Request::Swap { crops, reply } => Ok((crops, reply)),
                     other => Err(other),
-                },
-            );
+                });
             share(parts, |parts| runner.run(Kind::Swap, &windows, parts, 1, Networks::swap));
         }
         Some(Request::Clone { waves, reply }) => {
-            let mut windows = waves;
-            let mut parts = vec![(windows.len(), reply)];
-            take_like(
-                waiting,
-                BATCH_WAVES.saturating_sub(windows.len()),
-                |request| match request {
-                    Request::Clone { waves, reply } => {
-                        let n = waves.len();
-                        parts.push((n, reply));
-                        windows.extend(waves);
-                        Ok(n)
-                    }
+            let (windows, parts) =
+                gather(waiting, BATCH_WAVES, waves, reply, |request| match request {
+                    Request::Clone { waves, reply } => Ok((waves, reply)),
                     other => Err(other),
-                },
-            );
+                });
             share(parts, |parts| {
                 runner.run(Kind::Clone, &windows, parts, 1, Networks::clone_scores)
             });
         }
         Some(Request::Speaker { waves, reply }) => {
-            let mut windows = waves;
-            let mut parts = vec![(windows.len(), reply)];
-            take_like(
-                waiting,
-                BATCH_WAVES.saturating_sub(windows.len()),
-                |request| match request {
-                    Request::Speaker { waves, reply } => {
-                        let n = waves.len();
-                        parts.push((n, reply));
-                        windows.extend(waves);
-                        Ok(n)
-                    }
+            let (windows, parts) =
+                gather(waiting, BATCH_WAVES, waves, reply, |request| match request {
+                    Request::Speaker { waves, reply } => Ok((waves, reply)),
                     other => Err(other),
-                },
-            );
+                });
             share(parts, |parts| runner.run(Kind::Speaker, &windows, parts, 1, Networks::speakers));
         }
         Some(Request::Activity { samples, state, reply }) => {
@@ -222,6 +192,26 @@ fn run_oldest(runner: &Runner<Networks>, waiting: &mut VecDeque<Request>) {
             let _ = reply.send(answer.and_then(|mut heard| heard.pop().ok_or_else(unanswered)));
         }
     }
+}
+
+/// A request's windows with those of its like in `waiting`, about `most` in all, and how many of them
+/// each reply waits for.
+fn gather<W, R>(
+    waiting: &mut VecDeque<Request>,
+    most: usize,
+    mut windows: Vec<W>,
+    reply: R,
+    like: impl Fn(Request) -> Result<(Vec<W>, R), Request>,
+) -> (Vec<W>, Vec<(usize, R)>) {
+    let mut parts = vec![(windows.len(), reply)];
+    take_like(waiting, most.saturating_sub(windows.len()), |request| {
+        let (more, reply) = like(request)?;
+        let n = more.len();
+        parts.push((n, reply));
+        windows.extend(more);
+        Ok(n)
+    });
+    (windows, parts)
 }
 
 /// Moves requests that `take` accepts out of `waiting` until their cost has filled `room`.
