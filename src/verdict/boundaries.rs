@@ -3,8 +3,9 @@
 
 use super::segments::Stretch;
 
-/// A change is looked for so far to either side of where windows put it: half a window of speech.
-const REACH_MS: i64 = 2_000;
+/// A change is looked for so far to either side of where windows put it: half a window of speech and
+/// half a step from one to the next.
+const REACH_MS: i64 = 2_500;
 /// Each side of a change has at least so much of the trace, so that a single syllable is not taken
 /// for one.
 const SIDE_MS: i64 = 300;
@@ -70,7 +71,7 @@ fn mean((sum, count): &(f32, f32)) -> Option<f64> {
     (*count > 0.0).then(|| f64::from(sum / count))
 }
 
-/// Moves the boundaries between neighbours to where the trace changes, never past the middle of
+/// Moves the boundaries between neighbours to where the trace changes, never past the other end of
 /// either. Ends that no other stretch touches stay: there the speech itself begins or ends.
 pub fn sharpen(stretches: &mut [Stretch], trace: &Trace) {
     for i in 1..stretches.len() {
@@ -79,8 +80,8 @@ pub fn sharpen(stretches: &mut [Stretch], trace: &Trace) {
             continue;
         }
         let boundary = after.start_ms;
-        let from = (boundary - REACH_MS).max((before.start_ms + before.end_ms) / 2);
-        let to = (boundary + REACH_MS).min((after.start_ms + after.end_ms) / 2);
+        let from = (boundary - REACH_MS).max(before.start_ms);
+        let to = (boundary + REACH_MS).min(after.end_ms);
         let rising = after.probability > before.probability;
         if let Some(moment) = trace.change(from, to, rising) {
             before.end_ms = moment;

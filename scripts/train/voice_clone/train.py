@@ -35,7 +35,7 @@ from torch.nn import functional as F
 
 import model as fast
 import whisper as accurate
-from data import Cache, centre, window_of
+from data import COPY, Cache, centre, window_of
 from frontend import SAMPLE_RATE, WINDOW
 
 TIERS = {"fast": fast, "accurate": accurate}
@@ -66,7 +66,7 @@ def joined(outside: np.ndarray, inside: np.ndarray, start: int, end: int) -> np.
 class Sampler:
     """Draws pairs of int16 windows, balanced over corpora, families and speakers."""
 
-    def __init__(self, cache: Cache, seed: int, left_out: tuple[str, ...] = ()) -> None:
+    def __init__(self, cache: Cache, seed: int, left_out: tuple[str, ...] = (), unpaired: float = 1.0) -> None:
         self.cache = cache
         self.size = WINDOW
         self.rng = np.random.default_rng(seed)
@@ -81,7 +81,11 @@ class Sampler:
                 fake[clip["family"]][clip["corpus"]].append(clip)
         self.fake = {family: dict(groups) for family, groups in fake.items()}
         self.real_weights = {k: weight(v) for k, v in self.real.items()}
-        self.fake_weights = {f: weight([c for v in g.values() for c in v]) for f, g in self.fake.items()}
+        # Families that are no copies have no real speech of their own studio beside them: each time one is
+        # drawn, the network may learn the studio in place of the generator.
+        self.fake_weights = {
+            f: weight([c for v in g.values() for c in v]) * (1.0 if f in COPY else unpaired) for f, g in self.fake.items()
+        }
 
     def pick(self, weights: dict[str, float]) -> str:
         names = list(weights)
@@ -252,8 +256,9 @@ def mask(features: torch.Tensor, frontend: nn.Module, g: torch.Generator) -> tor
 class Stream:
     """Batches of features made ahead in threads; batch k is the same whatever the timing."""
 
-    def __init__(self, cache: Cache, frontend: type, pairs: int, seed: int, first: int, threads: int, left_out: tuple[str, ...] = (), last=None) -> None:
-        self.cache, self.frontend, self.pairs, self.seed, self.left_out = cache, frontend, pairs, seed, left_out
+    def __init__(self, cache: Cache, frontend: type, pairs: int, seed: int, first: int, threads: int, left_out: tuple[str, ...] = (), unpaired: float = 1.0, last=None) -> None:
+        self.cache, self.frontend, self.pairs, self.seed = cache, frontend, pairs, seed
+        self.left_out, self.unpaired = left_out, unpaired
         self.queues = [Queue(maxsize=3) for _ in range(threads)]
         self.first, self.last = first, last
         for i, queue in enumerate(self.queues):
@@ -261,7 +266,7 @@ class Stream:
 
     def work(self, k: int, step: int, queue: Queue) -> None:
         frontend = self.frontend()
-        sampler = Sampler(self.cache, 0, self.left_out)
+        sampler = Sampler(self.cache, 0, self.left_out, self.unpaired)
         while self.last is None or k < self.last:
             sampler.rng = np.random.default_rng([self.seed, k])
             sampler.size = int(sampler.rng.choice([c for _, c in CROPS], p=[p for p, _ in CROPS]))
@@ -370,6 +375,7 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.2)
     parser.add_argument("--average", type=float, default=0.998, help="what each step keeps of the running average")
     parser.add_argument("--every", type=int, default=250, help="steps between checkpoints and looks at the dev clips")
+    parser.add_argument("--unpaired", type=float, default=1.0, help="how often, to a copy, fakes are drawn that have no real recording of their own")
     parser.add_argument("--leave-out", nargs="*", default=[], help="generator families that this run is not to hear: the dev clips then tell how it does on them")
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
@@ -392,7 +398,7 @@ def main() -> None:
     model = model.to(device, memory_format=torch.channels_last)
     if args.tier == "accurate" and not (args.resume and checkpoint.exists()):
         # Batches of a stream of their own, which training doesn't see again.
-        fit_head(model, Stream(cache, model.frontend, args.pairs, args.seed + 1000, 0, 1, tuple(args.leave_out), args.head_batches), device, args.head_batches)
+        fit_head(model, Stream(cache, model.frontend, args.pairs, args.seed + 1000, 0, 1, tuple(args.leave_out), args.unpaired, args.head_batches), device, args.head_batches)
     average = net.VoiceCloneNet(dropout=args.dropout).to(device, memory_format=torch.channels_last)
     average.load_state_dict(model.state_dict())
     tuned = [p for p in model.parameters() if p.requires_grad]
@@ -414,7 +420,7 @@ def main() -> None:
         torch.save(state, f"{checkpoint}.new")
         os.replace(f"{checkpoint}.new", checkpoint)
 
-    stream = Stream(cache, model.frontend, args.pairs, args.seed, step, 1, tuple(args.leave_out))
+    stream = Stream(cache, model.frontend, args.pairs, args.seed, step, 1, tuple(args.leave_out), args.unpaired)
     target = torch.cat([torch.zeros(args.pairs), torch.ones(args.pairs)]).to(device)
     smooth = target * 0.94 + 0.03
     log = (args.run / "log.jsonl").open("a")
