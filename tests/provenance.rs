@@ -53,7 +53,7 @@ fn assert_labelled(found: &Findings, container: &str) {
     assert!(labels[0].content.contains("p-1"));
     assert_eq!(kinds(found), [""; 0]);
     assert_eq!(verdict(found), SegmentVerdict::Bonafide, "{found:?}");
-    let state = disposition(&found.labels, &found.strip_evidence, &[]).state;
+    let state = disposition(&found.labels, &found.strip_evidence, &[], false).state;
     assert_eq!(state, DispositionState::Confirmed);
 }
 
@@ -62,7 +62,7 @@ fn assert_clean(found: &Findings) {
     assert_eq!(found.labels[0].verdict, LabelVerdict::NotFound, "{found:?}");
     assert_eq!(kinds(found), [""; 0]);
     assert_eq!(verdict(found), SegmentVerdict::Bonafide);
-    let state = disposition(&found.labels, &found.strip_evidence, &[]).state;
+    let state = disposition(&found.labels, &found.strip_evidence, &[], false).state;
     assert_eq!(state, DispositionState::None);
 }
 
@@ -267,7 +267,7 @@ fn mp4_label_renamed_to_free() {
             let found = look(&replaced(&whole, name, b"free"));
             assert_stripped(&found, "label_box_renamed_free");
             assert_eq!(of(&found, "aigc").len(), 0);
-            let state = disposition(&found.labels, &found.strip_evidence, &[]).state;
+            let state = disposition(&found.labels, &found.strip_evidence, &[], false).state;
             assert_eq!(state, DispositionState::Suspected);
         }
         let found = look(&replaced(&whole, b"ilst", b"free"));
@@ -376,7 +376,7 @@ fn mp4_odd_places() {
     assert_eq!(of(&found, "c2pa")[0].verdict, LabelVerdict::Inconclusive);
     let found = look(&[&ftyp[..], &replaced(&c2pa, b"uuid", b"free"), &mdat].concat());
     assert_stripped(&found, "orphaned_jumbf");
-    let state = disposition(&found.labels, &found.strip_evidence, &[]).state;
+    let state = disposition(&found.labels, &found.strip_evidence, &[], false).state;
     assert_eq!(state, DispositionState::Undetermined);
 }
 
@@ -556,7 +556,7 @@ fn what_is_not_read_is_said() {
         let (track, segments) = label_strip::judge(&found, Some(10));
         assert_eq!((segments[0].probability, track.windows.len()), (None, 0));
         assert_eq!(segments[0].verdict, SegmentVerdict::Undetermined);
-        let state = disposition(&found.labels, &found.strip_evidence, &[]).state;
+        let state = disposition(&found.labels, &found.strip_evidence, &[], false).state;
         assert_eq!(state, DispositionState::Undetermined);
     }
     let folder = tempfile::tempdir().unwrap();
@@ -632,7 +632,7 @@ fn survives(bytes: &[u8], what: &str) {
     }
     let (_, segments) = label_strip::judge(&found, None);
     assert!(segments[0].probability.is_none_or(|p| (0.0..=1.0).contains(&p)), "{what}");
-    disposition(&found.labels, &found.strip_evidence, &[]);
+    disposition(&found.labels, &found.strip_evidence, &[], false);
 }
 
 #[test]
@@ -734,7 +734,7 @@ fn real_labels_are_read() {
         assert_eq!(labels[0].verdict, LabelVerdict::Compliant);
         assert_eq!(labels[0].place, "iTXt[XML:com.adobe.xmp][TC260:AIGC]@33");
         assert_eq!(kinds(&found), [""; 0]);
-        let state = disposition(&found.labels, &found.strip_evidence, &[]).state;
+        let state = disposition(&found.labels, &found.strip_evidence, &[], false).state;
         assert_eq!(state, DispositionState::Confirmed);
     }
     let grok = read("grok.jpg");

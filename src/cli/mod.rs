@@ -6,8 +6,10 @@ use std::process::ExitCode;
 use clap::{ArgAction, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+mod c2pa_worker;
 mod doctor;
 mod inputs;
+mod inspect;
 mod progress;
 mod scan;
 mod score;
@@ -40,11 +42,14 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Scan(scan::ScanArgs),
+    Inspect(inspect::InspectArgs),
     Score(score::ScoreArgs),
     Weights(weights::WeightsArgs),
     Doctor(doctor::DoctorArgs),
     /// Print the JSON Schema of the report (one JSONL line of scan)
     Schema,
+    #[command(hide = true)]
+    C2paWorker(c2pa_worker::WorkerArgs),
 }
 
 /// Runs the program and says how it went: 0 all well, 1 something failed (named on stderr), 2
@@ -55,10 +60,12 @@ pub fn main() -> ExitCode {
     log_to_stderr(cli.verbose);
     ExitCode::from(match cli.command {
         Command::Scan(args) => scan::run(args),
+        Command::Inspect(args) => inspect::run(args),
         Command::Score(args) => score::run(&args),
         Command::Weights(args) => weights::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Schema => print(crate::report::SCHEMA, EXIT_OK),
+        Command::C2paWorker(args) => c2pa_worker::run(&args),
     })
 }
 

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     detect::{Detector, face_swap::FaceSwap, label_strip},
     media::{DecodeOptions, Event, Limits, MediaError, MediaInfo, MediaKind, Source, StreamKind},
-    provenance,
+    provenance::{self, InspectOptions},
     report::{
         DetectorKind, Disposition, DispositionState, Failure, Reason, ReasonCode, Report,
         SegmentVerdict, Status, path_text,
@@ -109,19 +109,19 @@ fn work(
     let wanted = |kind| engine.options.detectors.contains(&kind);
     if wanted(DetectorKind::LabelStrip) {
         let clock = Instant::now();
-        labels(path, &info, report)?;
+        labels(path, &info, &engine.options.inspect, report)?;
         report.timings.labels_ms = clock.elapsed().as_millis() as u64;
     }
     let (video, audio) = (wanted(DetectorKind::FaceSwap), wanted(DetectorKind::VoiceClone));
     if video || audio {
         let judged = decode(engine, client, source, &info, path, observer, stop, report);
         // Labels speak also where the pictures and the sound are broken.
-        conclude(report, wanted(DetectorKind::LabelStrip));
+        conclude(report, wanted(DetectorKind::LabelStrip), engine.options.declared_ai);
         if !judged? {
             return Ok(Outcome::LeftAlone);
         }
     } else {
-        conclude(report, true);
+        conclude(report, true, engine.options.declared_ai);
     }
     Ok(Outcome::Scanned)
 }
@@ -148,8 +148,13 @@ fn hash(path: &Path, stop: &AtomicBool) -> Result<Option<(String, u64)>, Failure
     Ok(Some((hex, bytes)))
 }
 
-fn labels(path: &Path, info: &MediaInfo, report: &mut Report) -> Result<(), Failure> {
-    let findings = provenance::inspect(path).map_err(|e| Failure {
+fn labels(
+    path: &Path,
+    info: &MediaInfo,
+    options: &InspectOptions,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    let findings = provenance::inspect_with(path, options).map_err(|e| Failure {
         code: "unreadable".to_owned(),
         message: e.to_string(),
         time_ms: None,
@@ -336,7 +341,7 @@ fn decode(
 }
 
 /// Orders what was found and says what a platform has to do with it.
-fn conclude(report: &mut Report, labels_were_read: bool) {
+fn conclude(report: &mut Report, labels_were_read: bool, declared_ai: bool) {
     let order: BTreeMap<String, usize> =
         report.tracks.iter().enumerate().map(|(i, t)| (t.id.clone(), i)).collect();
     report.segments.sort_by_key(|s| (order.get(&s.track).copied(), s.start_ms, s.end_ms));
@@ -355,8 +360,9 @@ fn conclude(report: &mut Report, labels_were_read: bool) {
             )
         })
         .collect();
-    report.disposition = disposition(&report.labels, &report.strip_evidence, &suspicions);
-    if !labels_were_read && suspicions.is_empty() {
+    report.disposition =
+        disposition(&report.labels, &report.strip_evidence, &suspicions, declared_ai);
+    if !labels_were_read && report.disposition.state == DispositionState::None {
         report.disposition = Disposition {
             state: DispositionState::Undetermined,
             evidence: vec!["labels were not read: label-strip was not asked for".to_owned()],

@@ -9,7 +9,9 @@
 //! `docs/labels.md` lists what is read where.
 
 mod aigc;
+pub mod c2pa;
 mod collect;
+mod encoder;
 mod evidence;
 mod exif;
 mod flv;
@@ -30,7 +32,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::report::{Evidence, Label};
-use collect::Collector;
+use collect::{Collector, NotVerified};
 use input::{Input, Source, Stop};
 
 /// What one file says about its origin, and what is left of what it once said.
@@ -46,6 +48,8 @@ pub struct Findings {
     pub strip_evidence: Vec<Evidence>,
     /// What kept a part of the file from being read, one sentence each, at most 16.
     pub unread: Vec<String>,
+    /// Why a C2PA manifest could not be verified, where the verifier failed: another try may succeed.
+    pub unverified: Option<String>,
 }
 
 impl Findings {
@@ -88,30 +92,73 @@ const READERS: [&dyn Reader; 9] = [
     &id3::Mp3,
 ];
 
+/// How a file's labels are read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct InspectOptions {
+    /// What verifies C2PA manifests. None: they are reported and stay `inconclusive`.
+    pub c2pa: Option<c2pa::Worker>,
+}
+
+/// Reads a file's labels and strip evidence with the default options: C2PA manifests are found and
+/// not verified.
+///
+/// # Errors
+/// See [`inspect_with`].
+pub fn inspect(path: &Path) -> Result<Findings, InspectError> {
+    inspect_with(path, &InspectOptions::default())
+}
+
 /// Reads a file's labels and strip evidence.
 ///
 /// # Errors
 /// Where the file cannot be opened or read, or is not a regular file. A damaged or unknown file is
-/// no error: [`Findings::unread`] and [`Findings::container`] say so.
-pub fn inspect(path: &Path) -> Result<Findings, InspectError> {
+/// no error: [`Findings::unread`] and [`Findings::container`] say so. Nor is a manifest that could
+/// not be verified in time.
+pub fn inspect_with(path: &Path, options: &InspectOptions) -> Result<Findings, InspectError> {
     let failed = |source| InspectError::Io { path: path.to_owned(), source };
     // Asked first, because opening a FIFO waits for a writer.
     if !std::fs::metadata(path).map_err(failed)?.is_file() {
         return Err(InspectError::NotAFile { path: path.to_owned() });
     }
     let mut file = File::open(path).map_err(failed)?;
-    inspect_source(&mut file).map_err(failed)
+    let (container, mut out) = read(&mut file).map_err(failed)?;
+    if out.wants_c2pa() {
+        let answer = match &options.c2pa {
+            Some(worker) => {
+                worker.ask(&file, extension(container)).map_err(NotVerified::Failed)
+            }
+            None => Err(NotVerified::NotAsked),
+        };
+        let trust_list = options.c2pa.as_ref().is_some_and(|w| w.trust_anchors.is_some());
+        out.c2pa_answer(answer, trust_list);
+    }
+    Ok(out.finish(container))
 }
 
-/// The same over bytes in memory; for tests and fuzzing.
+/// The same over bytes in memory, without a verifier; for tests and fuzzing.
 ///
 /// # Errors
 /// Never for bytes in memory; the type is that of [`std::io::Read`].
 pub fn inspect_bytes(bytes: &[u8]) -> io::Result<Findings> {
-    inspect_source(&mut io::Cursor::new(bytes))
+    let (container, mut out) = read(&mut io::Cursor::new(bytes))?;
+    if out.wants_c2pa() {
+        out.c2pa_answer(Err(NotVerified::NotAsked), false);
+    }
+    Ok(out.finish(container))
 }
 
-fn inspect_source(source: &mut dyn Source) -> io::Result<Findings> {
+/// A name for the container that the verifier knows; it looks at the content first.
+fn extension(container: Chosen) -> &'static str {
+    match container {
+        Some("jpeg") => "jpg",
+        Some("riff") => "avi",
+        Some("matroska") => "mkv",
+        Some(name) => name,
+        None => "",
+    }
+}
+
+fn read(source: &mut dyn Source) -> io::Result<(Chosen, Collector)> {
     let mut input = Input::new(source)?;
     let mut out = Collector::default();
     let done = dispatch(&mut input, &mut out);
@@ -123,7 +170,7 @@ fn inspect_source(source: &mut dyn Source) -> io::Result<Findings> {
         }
         Err((_, Stop::Io(error))) => return Err(error),
     };
-    Ok(out.finish(container))
+    Ok((container, out))
 }
 
 type Chosen = Option<&'static str>;

@@ -1,6 +1,7 @@
 //! ISO base media files and QuickTime: MP4, MOV, M4A, 3GP (ISO/IEC 14496-12, QuickTime File Format).
 
 use super::collect::{Collector, MAX_VALUE, Spot};
+use super::encoder;
 use super::exif::utf16;
 use super::input::{Input, MAX_PIECE, Stop, be16, be32, be64};
 use super::traces::Field;
@@ -12,6 +13,8 @@ const MAX_BOXES: u32 = 200_000;
 const MAX_KEYS: u32 = 4096;
 /// Bytes of a key's name that are kept.
 const MAX_KEY: usize = 128;
+/// Streams whose heads are searched.
+const MAX_HEADS: u32 = 4;
 /// Of one unused box this much is searched, and of all of them [`MAX_FREE_TOTAL`].
 const MAX_FREE: usize = 4 << 20;
 const MAX_FREE_TOTAL: usize = 32 << 20;
@@ -49,6 +52,8 @@ impl Reader for Mp4 {
             boxes_left: MAX_BOXES,
             free_left: MAX_FREE_TOTAL,
             after_mdat: false,
+            heads_left: MAX_HEADS,
+            fragment: false,
         };
         walk.children(0, end, "", 0)
     }
@@ -60,6 +65,10 @@ struct Walk<'w, 'i> {
     boxes_left: u32,
     free_left: usize,
     after_mdat: bool,
+    /// Streams whose heads may still be searched for their encoder's options.
+    heads_left: u32,
+    /// A fragment was seen, so that the next `mdat` begins with its samples.
+    fragment: bool,
 }
 
 /// A box; QuickTime calls it an atom.
@@ -139,10 +148,18 @@ impl Walk<'_, '_> {
         let spot = Spot::new(path.as_str(), this.at).cut_by_file_end(this.file_cut).misplaced(late);
         match &this.kind {
             b"moov" | b"trak" | b"moof" | b"traf" | b"udta" => {
+                self.fragment |= &this.kind == b"moof";
                 self.children(this.body, this.end, &path, depth + 1)?;
             }
+            b"mdia" if parent.ends_with("trak") => self.media(this, &path)?,
             b"meta" => self.meta(this, &path, late, depth)?,
-            b"mdat" => self.after_mdat = true,
+            b"mdat" => {
+                self.after_mdat = true;
+                if self.fragment {
+                    self.fragment = false;
+                    self.head(this.body, this.end, &spot)?;
+                }
+            }
             b"free" | b"skip" | b"wide" | [0, 0, 0, 0] => self.unused(this, &spot)?,
             b"uuid" => self.uuid(this, &spot)?,
             b"jumb" => {
@@ -170,6 +187,75 @@ impl Walk<'_, '_> {
                 self.out.tag(Field::Tag, &key, &String::from_utf8_lossy(text), &spot);
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// What wrote a track: its handler's name, and the encoder's options in the first sample of
+    /// pictures or in the sample description.
+    fn media(&mut self, this: &Atom, path: &str) -> Result<(), Stop> {
+        let mut pictures = false;
+        let mut at = this.body;
+        while let Some(child) = self.next(at, this.end, path)? {
+            at = child.end;
+            match &child.kind {
+                b"hdlr" => {
+                    let bytes = self.input.span(child.body, child.end, 256)?;
+                    pictures = bytes.get(8..12) == Some(b"vide");
+                    let name = bytes.get(24..).unwrap_or_default();
+                    // QuickTime's has its length before it, ISO's a zero behind it.
+                    let name = match name.split_first() {
+                        Some((len, text)) if usize::from(*len) == text.len() => text,
+                        _ => name,
+                    };
+                    let name = name.split(|b| *b == 0).next().unwrap_or_default();
+                    let spot = Spot::new(child.path(path), child.at);
+                    self.out.handler(&spot, &String::from_utf8_lossy(name));
+                }
+                b"minf" if pictures => self.first_sample(&child, &child.path(path))?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn first_sample(&mut self, minf: &Atom, path: &str) -> Result<(), Stop> {
+        let Some(table) = self.child(minf, b"stbl", path)? else { return Ok(()) };
+        let path = table.path(path);
+        if let Some(description) = self.child(&table, b"stsd", &path)? {
+            let spot = Spot::new(description.path(&path), description.at);
+            self.head(description.body, description.end, &spot)?;
+        }
+        let mut offset = None;
+        if let Some(chunks) = self.child(&table, b"stco", &path)? {
+            let bytes = self.input.span(chunks.body, chunks.end, 12)?;
+            offset = be32(&bytes, 8).map(u64::from);
+        } else if let Some(chunks) = self.child(&table, b"co64", &path)? {
+            let bytes = self.input.span(chunks.body, chunks.end, 16)?;
+            offset = be64(&bytes, 8);
+        }
+        if let Some(offset) = offset.filter(|offset| *offset > 0) {
+            self.head(offset, self.input.len(), &Spot::new("mdat", offset))?;
+        }
+        Ok(())
+    }
+
+    fn child(&mut self, parent: &Atom, kind: &[u8; 4], path: &str) -> Result<Option<Atom>, Stop> {
+        let mut at = parent.body;
+        while let Some(child) = self.next(at, parent.end, path)? {
+            if &child.kind == kind {
+                return Ok(Some(child));
+            }
+            at = child.end;
+        }
+        Ok(None)
+    }
+
+    fn head(&mut self, start: u64, end: u64, spot: &Spot) -> Result<(), Stop> {
+        if let Some(left) = self.heads_left.checked_sub(1) {
+            self.heads_left = left;
+            let bytes = self.input.span(start, end, encoder::HEAD)?;
+            self.out.stream_head(spot, &bytes);
         }
         Ok(())
     }

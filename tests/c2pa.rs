@@ -1,0 +1,234 @@
+//! C2PA manifests: what the verifier says of public test files, and what a verifier that misbehaves
+//! costs.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use veriscope::detect::label_strip;
+use veriscope::provenance::c2pa::{TrustAnchors, Worker};
+use veriscope::provenance::{Findings, InspectOptions, inspect, inspect_with};
+use veriscope::report::{Label, LabelVerdict, ReasonCode, SegmentVerdict};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_veriscope");
+const AI: Option<bool> = Some(true);
+
+/// The folder of the test files; none where they are not on this machine.
+fn files() -> Option<PathBuf> {
+    let root = std::env::var_os("VERISCOPE_SHARED")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared"), PathBuf::from);
+    let folder = root.join("data/provenance");
+    let there = folder.join("c2pa-C.jpg").is_file();
+    if !there {
+        println!("skipped: no C2PA test files at {}", folder.display());
+    }
+    there.then_some(folder)
+}
+
+fn with(worker: Worker) -> InspectOptions {
+    InspectOptions { c2pa: Some(worker) }
+}
+
+fn options() -> InspectOptions {
+    // The machine that runs the tests may be busy; what is slow is tested elsewhere.
+    with(Worker { deadline: Duration::from_secs(60), ..Worker::new(PROGRAM.into(), None) })
+}
+
+fn look(path: &Path) -> Findings {
+    inspect_with(path, &options()).unwrap()
+}
+
+fn c2pa(found: &Findings) -> &Label {
+    let mut labels = found.labels.iter().filter(|l| l.system == "c2pa");
+    let label = labels.next().unwrap_or_else(|| panic!("no C2PA label: {found:?}"));
+    assert!(labels.next().is_none(), "{found:?}");
+    label
+}
+
+fn content(label: &Label) -> serde_json::Value {
+    serde_json::from_str(&label.content).unwrap_or_else(|e| panic!("{e}: {}", label.content))
+}
+
+fn kinds(found: &Findings) -> Vec<&str> {
+    found.strip_evidence.iter().map(|e| e.kind.as_str()).collect()
+}
+
+fn strip_verdict(found: &Findings) -> SegmentVerdict {
+    label_strip::judge(found, None).1[0].verdict
+}
+
+/// A worker that runs a shell script in place of the verifier.
+fn script(script: &str, deadline: Duration) -> Worker {
+    Worker {
+        program: "/bin/sh".into(),
+        arguments: vec!["-c".into(), script.into()],
+        trust_anchors: None,
+        deadline,
+    }
+}
+
+fn gone(pid: &str) -> bool {
+    !Path::new("/proc").join(pid).exists()
+}
+
+#[test]
+fn a_verifier_that_hangs_costs_its_deadline_and_is_gone() {
+    let Some(files) = files() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let pids = dir.path().join("pids");
+    // One that sleeps, with a child of its own; one that loops; one that has said all and stays.
+    for work in ["sleep 600 & echo $! >> PIDS; wait", "while :; do :; done", "exec >&-; sleep 600"] {
+        let text = format!("echo $$ > PIDS; {work}").replace("PIDS", pids.to_str().unwrap());
+        let started = Instant::now();
+        let worker = script(&text, Duration::from_secs(2));
+        let found = inspect_with(&files.join("c2pa-C.jpg"), &with(worker)).unwrap();
+        let took = started.elapsed();
+        assert!((2..20).contains(&took.as_secs()), "{work}: {took:?}");
+        let label = c2pa(&found);
+        assert_eq!((label.verdict, label.ai), (LabelVerdict::Inconclusive, None));
+        assert!(label.content.contains("more than 2 s"), "{}", label.content);
+        assert!(label.deviations.is_empty());
+        // It is told, and nothing is claimed of stripping.
+        assert!(found.unverified.as_ref().is_some_and(|why| why.contains("more than 2 s")));
+        let segment = &label_strip::judge(&found, None).1[0];
+        assert_eq!(segment.verdict, SegmentVerdict::Undetermined);
+        assert_eq!(segment.reasons[0].code, ReasonCode::ManifestNotVerified);
+        let pids = fs::read_to_string(&pids).unwrap();
+        assert!(!pids.is_empty());
+        // Neither running nor a zombie. A grandchild is reaped by init, which may take a moment.
+        for pid in pids.lines() {
+            let patience = Instant::now();
+            while !gone(pid) && patience.elapsed() < Duration::from_secs(5) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let state = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let ours = state.contains(&format!("PPid:\t{}\n", std::process::id()));
+            assert!(state.is_empty() || (!ours && state.contains("Z (zombie)")), "{work}: {state}");
+        }
+    }
+}
+
+#[test]
+fn a_verifier_that_breaks_is_told_with_its_cause() {
+    let Some(files) = files() else { return };
+    let deadline = Duration::from_secs(30);
+    for (worker, why) in [
+        (script("exit 3", deadline), "exit code 3"),
+        (script("kill -SEGV $$", deadline), "signal 11"),
+        (script("kill -ABRT $$", deadline), "memory"),
+        (script("echo nonsense", deadline), "cannot be read"),
+        (script("echo '{\"answer\":\"store\"}'", deadline), "cannot be read"),
+        (Worker { program: "/nonexistent/veriscope".into(), ..script("", deadline) }, "started"),
+    ] {
+        let found = inspect_with(&files.join("c2pa-C.jpg"), &with(worker)).unwrap();
+        let label = c2pa(&found);
+        assert_eq!(label.verdict, LabelVerdict::Inconclusive);
+        assert!(label.content.contains(why), "{why}: {}", label.content);
+        assert!(found.unverified.is_some());
+    }
+    // Output without end is cut off, and its writer ends by the closed pipe.
+    let endless = script("while :; do echo aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa; done", deadline);
+    let started = Instant::now();
+    let found = inspect_with(&files.join("c2pa-C.jpg"), &with(endless)).unwrap();
+    assert_eq!(c2pa(&found).verdict, LabelVerdict::Inconclusive);
+    assert!(started.elapsed() < deadline, "{:?}", started.elapsed());
+}
+
+/// The worker keeps to its limits whatever the file is.
+#[test]
+fn the_worker_is_confined() {
+    let Some(files) = files() else { return };
+    // So little address space that nothing can be allocated.
+    let file = fs::File::open(files.join("c2pa-CAICAI.jpg"))
+        .or_else(|_| fs::File::open(files.join("c2pa-CAI.jpg")))
+        .unwrap();
+    let output = std::process::Command::new(PROGRAM)
+        .args(["c2pa-worker", "--format", "jpg", "--seconds", "10", "--memory", "1000000"])
+        .stdin(file)
+        .output()
+        .unwrap();
+    assert!(!output.status.success(), "{output:?}");
+    // What is no file cannot be searched; that is told and does not wait.
+    let output = std::process::Command::new(PROGRAM)
+        .args(["c2pa-worker", "--format", "jpg", "--seconds", "10", "--memory", "2000000000"])
+        .stdin(std::process::Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(said.contains("\"answer\""), "{said}");
+}
+
+#[test]
+fn without_a_verifier_a_manifest_stays_inconclusive() {
+    let Some(files) = files() else { return };
+    let found = inspect(&files.join("c2pa-E-sig-CA.jpg")).unwrap();
+    let label = c2pa(&found);
+    assert_eq!(label.verdict, LabelVerdict::Inconclusive);
+    assert!(label.content.contains("not verified: no verifier was given"), "{}", label.content);
+    // That is no failure.
+    assert_eq!(found.unverified, None);
+    assert_eq!(strip_verdict(&found), SegmentVerdict::Bonafide);
+}
+
+/// Files without a manifest cost no process.
+#[test]
+fn the_verifier_is_not_started_for_ordinary_files() {
+    let broken = with(Worker::new("/nonexistent/veriscope".into(), None));
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo/label-intact.png");
+    let found = inspect_with(&file, &broken).unwrap();
+    assert_eq!(found.unverified, None);
+    assert!(found.labels.iter().all(|l| l.system != "c2pa"), "{found:?}");
+}
+
+#[test]
+fn a_changed_picture_breaks_the_binding_and_is_no_removal() {
+    let Some(files) = files() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let mut bytes = fs::read(files.join("c2pa-C.jpg")).unwrap();
+    let at = bytes.len() - 1000;
+    bytes[at] ^= 1;
+    let path = dir.path().join("changed.jpg");
+    fs::write(&path, &bytes).unwrap();
+    let found = look(&path);
+    let label = c2pa(&found);
+    assert_eq!(label.verdict, LabelVerdict::Noncompliant);
+    assert!(label.deviations.iter().any(|d| d == "assertion.dataHash.mismatch"), "{label:?}");
+    assert_eq!(kinds(&found), ["broken_hard_binding"]);
+    assert_eq!(found.strip_evidence[0].place, label.place);
+    assert_eq!(strip_verdict(&found), SegmentVerdict::Bonafide);
+}
+
+/// Cut anywhere or altered anywhere: an answer, no panic, and no verdict of a whole manifest.
+#[test]
+fn damaged_files_are_answered() {
+    let Some(files) = files() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let whole = fs::read(files.join("c2pa-C.jpg")).unwrap();
+    let path = dir.path().join("damaged.jpg");
+    let look_at = |bytes: &[u8]| {
+        fs::write(&path, bytes).unwrap();
+        look(&path)
+    };
+    let mut answered = 0;
+    for n in 0..24 {
+        let found = look_at(&whole[..whole.len() * n / 24]);
+        for label in found.labels.iter().filter(|l| l.system == "c2pa") {
+            assert_ne!(label.verdict, LabelVerdict::Compliant, "cut at {n}/24: {label:?}");
+            answered += 1;
+        }
+    }
+    // Bytes of the manifest, which lies at the head of this file.
+    for n in 0..24 {
+        let mut bytes = whole.clone();
+        bytes[100 + n * 401] ^= 0x55;
+        let found = look_at(&bytes);
+        for label in found.labels.iter().filter(|l| l.system == "c2pa") {
+            assert_ne!(label.verdict, LabelVerdict::Compliant, "byte {}", 100 + n * 401);
+            answered += 1;
+        }
+        assert_eq!(found.unverified, None, "byte {}: {found:?}", 100 + n * 401);
+    }
+    assert!(answered > 24, "{answered}");
+}
