@@ -59,6 +59,113 @@ fn strip_verdict(found: &Findings) -> SegmentVerdict {
     label_strip::judge(found, None).1[0].verdict
 }
 
+/// The state that each test file was made to have, and what its failures are called.
+#[test]
+fn public_test_files_have_the_states_that_they_were_made_for() {
+    use LabelVerdict::{Compliant, Noncompliant};
+    let Some(files) = files() else { return };
+    type Row = (&'static str, LabelVerdict, &'static [&'static str], Option<bool>, bool);
+    let rows: [Row; 11] = [
+        ("c2pa-C.jpg", Compliant, &[], None, false),
+        ("c2pa-CA.jpg", Compliant, &[], None, false),
+        ("c2pa-CAI.jpg", Compliant, &[], None, false),
+        ("c2pa-CI.jpg", Compliant, &[], None, false),
+        ("c2pa-CICA.jpg", Compliant, &[], None, false),
+        (
+            "c2pa-E-clm-CAICAI.jpg",
+            Noncompliant,
+            &[
+                "ingredient.manifest.missing",
+                "assertion.hashedURI.mismatch",
+                "ingredient:ingredient.manifest.missing",
+            ],
+            None,
+            false,
+        ),
+        ("c2pa-E-dat-CA.jpg", Noncompliant, &["assertion.dataHash.mismatch"], None, true),
+        ("c2pa-E-sig-CA.jpg", Noncompliant, &["claimSignature.mismatch"], None, false),
+        ("c2pa-E-uri-CA.jpg", Noncompliant, &["assertion.hashedURI.mismatch"], None, false),
+        ("c2pa-XCA.jpg", Noncompliant, &["assertion.dataHash.mismatch"], None, true),
+        ("firefly.png", Compliant, &[], AI, false),
+    ];
+    for (name, verdict, deviations, ai, broken) in rows {
+        let found = look(&files.join(name));
+        let label = c2pa(&found);
+        assert_eq!((label.verdict, label.ai), (verdict, ai), "{name}: {label:?}");
+        assert_eq!(label.deviations, deviations, "{name}");
+        assert!(label.place.contains('@'), "{label:?}");
+        let told = content(label);
+        let state = if verdict == Compliant { "valid" } else { "invalid" };
+        assert_eq!(told["state"], state, "{name}: {told}");
+        assert!(told["generator"].is_string() && told["issuer"].is_string(), "{name}: {told}");
+        let want: &[&str] = if broken { &["broken_hard_binding"] } else { &[] };
+        assert_eq!(kinds(&found), want, "{name}");
+        assert_eq!(strip_verdict(&found), SegmentVerdict::Bonafide, "{name}");
+        assert_eq!((found.unverified.as_deref(), found.unread.len()), (None, 0), "{name}");
+    }
+    let plain = look(&files.join("c2pa-A.jpg"));
+    assert!(plain.labels.iter().all(|l| l.system != "c2pa"), "{plain:?}");
+
+    // One whose certificate has expired, which changes nothing in what it says.
+    let found = look(&files.join("flux.jpg"));
+    let (label, told) = (c2pa(&found), content(c2pa(&found)));
+    assert_eq!((label.verdict, label.ai), (Noncompliant, AI));
+    assert_eq!(label.deviations, ["signingCredential.expired"]);
+    assert_eq!(told["says"], "manifest whole, only the signer's certificate is expired");
+    assert_eq!(told["source_types"][0], "c2pa.created: trainedAlgorithmicMedia");
+    assert_eq!(told["issuer"], "Black Forest Labs Inc.");
+    assert_eq!(told["signed_at"], "2026-06-19T16:29:47+00:00");
+}
+
+/// The certificates that a file carries, in PEM.
+fn certificates(file: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut pem = String::new();
+    // In CBOR a byte string of two bytes' length (0x59), in it a DER sequence of the same.
+    for at in 3..file.len() - 4 {
+        let len = usize::from(u16::from_be_bytes([file[at + 2], file[at + 3]])) + 4;
+        let stated = usize::from(u16::from_be_bytes([file[at - 2], file[at - 1]]));
+        if file[at - 3] != 0x59 || file[at..at + 2] != [0x30, 0x82] || stated != len {
+            continue;
+        }
+        let text: String = file[at..at + len]
+            .chunks(3)
+            .flat_map(|c| {
+                let n = c.iter().chain(&[0, 0]).take(3).fold(0usize, |n, b| n << 8 | usize::from(*b));
+                let sign = |i: usize| ALPHABET[n >> (18 - 6 * i) & 63] as char;
+                (0..4).map(move |i| if i <= c.len() { sign(i) } else { '=' })
+            })
+            .collect();
+        let lines: Vec<String> =
+            text.as_bytes().chunks(64).map(|c| String::from_utf8(c.to_vec()).unwrap()).collect();
+        pem += &format!(
+            "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
+            lines.join("\n")
+        );
+    }
+    pem
+}
+
+#[test]
+fn a_signer_on_the_list_is_trusted_and_another_is_told() {
+    let Some(files) = files() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let list = dir.path().join("anchors.pem");
+    fs::write(&list, certificates(&fs::read(files.join("c2pa-C.jpg")).unwrap())).unwrap();
+    let anchors = TrustAnchors::open(&list).unwrap();
+    let worker = Worker::new(PROGRAM.into(), Some(anchors));
+    let options = with(Worker { deadline: Duration::from_secs(60), ..worker });
+    let found = inspect_with(&files.join("c2pa-C.jpg"), &options).unwrap();
+    let label = c2pa(&found);
+    assert_eq!((label.verdict, label.deviations.len()), (LabelVerdict::Compliant, 0), "{label:?}");
+    assert_eq!(content(label)["state"], "trusted");
+    let found = inspect_with(&files.join("firefly.png"), &options).unwrap();
+    let label = c2pa(&found);
+    assert_eq!(label.verdict, LabelVerdict::Compliant);
+    assert_eq!(label.deviations, ["signingCredential.untrusted"]);
+    assert_eq!(content(label)["says"], "signature whole, signer not on the trust list");
+}
+
 /// A worker that runs a shell script in place of the verifier.
 fn script(script: &str, deadline: Duration) -> Worker {
     Worker {
