@@ -131,8 +131,9 @@ fn certificates(file: &[u8]) -> String {
         let text: String = file[at..at + len]
             .chunks(3)
             .flat_map(|c| {
-                let n = c.iter().chain(&[0, 0]).take(3).fold(0usize, |n, b| n << 8 | usize::from(*b));
-                let sign = |i: usize| ALPHABET[n >> (18 - 6 * i) & 63] as char;
+                let n =
+                    c.iter().chain(&[0, 0]).take(3).fold(0usize, |n, b| n << 8 | usize::from(*b));
+                let sign = move |i: usize| ALPHABET[n >> (18 - 6 * i) & 63] as char;
                 (0..4).map(move |i| if i <= c.len() { sign(i) } else { '=' })
             })
             .collect();
@@ -186,7 +187,8 @@ fn a_verifier_that_hangs_costs_its_deadline_and_is_gone() {
     let dir = tempfile::tempdir().unwrap();
     let pids = dir.path().join("pids");
     // One that sleeps, with a child of its own; one that loops; one that has said all and stays.
-    for work in ["sleep 600 & echo $! >> PIDS; wait", "while :; do :; done", "exec >&-; sleep 600"] {
+    for work in ["sleep 600 & echo $! >> PIDS; wait", "while :; do :; done", "exec >&-; sleep 600"]
+    {
         let text = format!("echo $$ > PIDS; {work}").replace("PIDS", pids.to_str().unwrap());
         let started = Instant::now();
         let worker = script(&text, Duration::from_secs(2));
@@ -247,16 +249,15 @@ fn a_verifier_that_breaks_is_told_with_its_cause() {
 #[test]
 fn the_worker_is_confined() {
     let Some(files) = files() else { return };
-    // So little address space that nothing can be allocated.
-    let file = fs::File::open(files.join("c2pa-CAICAI.jpg"))
-        .or_else(|_| fs::File::open(files.join("c2pa-CAI.jpg")))
-        .unwrap();
+    // So little address space that nothing can be allocated: it says so, or is aborted.
+    let file = fs::File::open(files.join("c2pa-CAI.jpg")).unwrap();
     let output = std::process::Command::new(PROGRAM)
         .args(["c2pa-worker", "--format", "jpg", "--seconds", "10", "--memory", "1000000"])
         .stdin(file)
         .output()
         .unwrap();
-    assert!(!output.status.success(), "{output:?}");
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(!output.status.success() || said.contains("out of memory"), "{said}");
     // What is no file cannot be searched; that is told and does not wait.
     let output = std::process::Command::new(PROGRAM)
         .args(["c2pa-worker", "--format", "jpg", "--seconds", "10", "--memory", "2000000000"])

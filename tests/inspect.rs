@@ -59,7 +59,8 @@ fn the_demo_for_people() {
     assert!(said.contains("disposition confirmed"), "{said}");
     let output = run(&["--ascii"], &[&demo.join("label-stripped.mp4")]);
     let said = text(&output.stdout);
-    for line in ["label gone  ", "label-strip a label was taken off  p 0.", "disposition suspected"] {
+    for line in ["label gone  ", "label-strip a label was taken off  p 0.", "disposition suspected"]
+    {
         assert!(said.contains(line), "{line}: {said}");
     }
 }
@@ -138,10 +139,7 @@ fn a_declaration_is_evidence_where_no_label_says_it() {
     assert_eq!(declared.state, DispositionState::Possible);
     assert_eq!(declared.evidence, ["the uploader declared it to be made by AI"]);
     let labelled = root().join("demo/label-intact.png");
-    assert_eq!(
-        one(&["--declared-ai"], &labelled).disposition.state,
-        DispositionState::Confirmed
-    );
+    assert_eq!(one(&["--declared-ai"], &labelled).disposition.state, DispositionState::Confirmed);
     // And so says scan, whether or not labels are read.
     for detectors in ["label-strip", "voice-clone"] {
         let mut command = Command::new(PROGRAM);
@@ -195,7 +193,8 @@ fn wrong_usage_and_bad_anchors_say_what_is_wrong() {
     assert_eq!(output.status.code(), Some(2));
     let anchors = root().join("Cargo.toml");
     let file = root().join("demo/label-intact.png");
-    for (path, why) in [(anchors.as_path(), "no certificate"), (Path::new("none"), "cannot be read")]
+    for (path, why) in
+        [(anchors.as_path(), "no certificate"), (Path::new("none"), "cannot be read")]
     {
         let output = run(&["--trust-anchors", path.to_str().unwrap()], &[&file]);
         assert_eq!(output.status.code(), Some(1));
@@ -208,7 +207,8 @@ fn wrong_usage_and_bad_anchors_say_what_is_wrong() {
 #[test]
 fn a_closed_pipe_ends_it() {
     let demo = root().join("demo");
-    let script = format!("'{PROGRAM}' inspect '{}' | true; echo ${{PIPESTATUS[0]}}", demo.display());
+    let script =
+        format!("'{PROGRAM}' inspect '{}' | true; echo ${{PIPESTATUS[0]}}", demo.display());
     let mut command = Command::new("bash");
     command.args(["-c", &script]);
     let output = run_within(Duration::from_secs(60), command);

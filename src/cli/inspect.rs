@@ -176,8 +176,7 @@ fn one(file: &Input, options: &InspectOptions, declared_ai: bool) -> Option<Insp
 fn inspection(path: String, bytes: u64, findings: Findings, declared_ai: bool) -> Inspection {
     let (_, segments) = label_strip::judge(&findings, None);
     let judged = segments.into_iter().next();
-    let disposition =
-        disposition(&findings.labels, &findings.strip_evidence, &[], declared_ai);
+    let disposition = disposition(&findings.labels, &findings.strip_evidence, &[], declared_ai);
     let reasons = judged.as_ref().map(|s| s.reasons.clone()).unwrap_or_default();
     let container = findings.container.map(str::to_owned);
     // What holds for the file comes first: that nothing, or not all of it, could be read.

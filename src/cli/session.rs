@@ -265,9 +265,7 @@ impl Observer for Session<'_> {
 /// manifest whose verifier was too slow.
 fn is_lasting(report: &Report) -> bool {
     let mut reasons = report.reasons.iter().chain(report.segments.iter().flat_map(|s| &s.reasons));
-    if reasons
-        .any(|r| matches!(r.code, ReasonCode::DeviceLost | ReasonCode::ManifestNotVerified))
-    {
+    if reasons.any(|r| matches!(r.code, ReasonCode::DeviceLost | ReasonCode::ManifestNotVerified)) {
         return false;
     }
     let code = report.error.as_ref().map(|e| e.code.as_str());

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
+use super::c2pa::{self, Answer};
 use super::evidence::{self, Kind};
 use super::input::cut;
 use super::traces::{self, Field, Text};
-use super::c2pa::{self, Answer};
 use super::{Findings, aigc, encoder, exif, jumbf, xmp};
 use crate::report::{Evidence, Label, LabelVerdict};
 
@@ -367,7 +367,9 @@ impl Collector {
                     _ => {}
                 }
             }
-            Err(NotVerified::NotAsked) => add(&mut label.content, "not verified: no verifier was given"),
+            Err(NotVerified::NotAsked) => {
+                add(&mut label.content, "not verified: no verifier was given")
+            }
             Err(NotVerified::Failed(why)) => {
                 add(&mut label.content, &format!("not verified: {why}"));
                 self.unverified = Some(format!("the C2PA manifest was not verified: {why}"));

@@ -54,7 +54,8 @@ mod tests {
     #[test]
     fn option_strings_are_found_by_their_uuid() {
         let [(_, x264), (_, x265)] = OPTIONS;
-        let said = |uuid: &[u8], text: &[u8]| options(&[b"\0\0\x02\xAE\x06\x05\xFF", uuid, text].concat());
+        let said =
+            |uuid: &[u8], text: &[u8]| options(&[b"\0\0\x02\xAE\x06\x05\xFF", uuid, text].concat());
         let (at, name, text) = said(&x264, b"x264 - core 164 - options: cabac=1\0\x80").unwrap();
         assert_eq!((at, name, text.as_str()), (7, "x264", "x264 - core 164 - options: cabac=1"));
         assert_eq!(said(&x265, b"x265 (build 199)\x80").map(|f| f.1), Some("x265"));

@@ -1,9 +1,9 @@
 //! FLV (Adobe Flash Video File Format 10.1, AMF0): the script tag `onMetaData`.
 
-use super::{Reader, encoder};
 use super::collect::{Collector, MAX_VALUE, Spot};
 use super::input::{Input, Stop, be16, be32};
 use super::traces::Field;
+use super::{Reader, encoder};
 
 /// Tags looked at: `onMetaData` is among the first.
 const MAX_TAGS: u32 = 64;

@@ -38,13 +38,8 @@ impl Reader for Matroska {
 
     fn read(&self, input: &mut Input<'_>, out: &mut Collector) -> Result<(), Stop> {
         let end = input.len();
-        let mut walk = Walk {
-            input,
-            out,
-            left: MAX_ELEMENTS,
-            void_left: MAX_VOID_TOTAL,
-            clusters: false,
-        };
+        let mut walk =
+            Walk { input, out, left: MAX_ELEMENTS, void_left: MAX_VOID_TOTAL, clusters: false };
         walk.children(0, end, "", 0)
     }
 }

@@ -124,9 +124,7 @@ pub fn inspect_with(path: &Path, options: &InspectOptions) -> Result<Findings, I
     let (container, mut out) = read(&mut file).map_err(failed)?;
     if out.wants_c2pa() {
         let answer = match &options.c2pa {
-            Some(worker) => {
-                worker.ask(&file, extension(container)).map_err(NotVerified::Failed)
-            }
+            Some(worker) => worker.ask(&file, extension(container)).map_err(NotVerified::Failed),
             None => Err(NotVerified::NotAsked),
         };
         let trust_list = options.c2pa.as_ref().is_some_and(|w| w.trust_anchors.is_some());

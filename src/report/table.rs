@@ -9,8 +9,8 @@ use std::io::{self, Write};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::{
-    DetectorKind, Disposition, DispositionState, Evidence, Label, LabelVerdict, Reason, Report, Segment, SegmentVerdict,
-    Sink, Status, Totals, Track, WindowScore,
+    DetectorKind, Disposition, DispositionState, Evidence, Label, LabelVerdict, Reason, Report,
+    Segment, SegmentVerdict, Sink, Status, Totals, Track, WindowScore,
 };
 use crate::media::{MediaKind, StreamKind};
 

@@ -228,11 +228,8 @@ mod tests {
         assert_eq!(judged.deviations, [UNTRUSTED]);
         assert_eq!(content(&judged)["says"], "signature whole, signer not on the trust list");
 
-        let expired = store(
-            State::Invalid,
-            &[("signingCredential.expired", false), (UNTRUSTED, false)],
-            &[],
-        );
+        let expired =
+            store(State::Invalid, &[("signingCredential.expired", false), (UNTRUSTED, false)], &[]);
         let judged = judge(&expired, false);
         assert_eq!(judged.verdict, LabelVerdict::Noncompliant);
         assert_eq!(judged.deviations, ["signingCredential.expired"]);

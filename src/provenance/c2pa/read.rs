@@ -16,11 +16,7 @@ const MAX_MANIFESTS: usize = 256;
 /// container where its content does not tell; `trust_anchors` are certificates in PEM.
 ///
 /// May loop or take any amount of memory on a hostile file: for a process of its own only.
-pub fn answer(
-    file: impl Read + Seek + Send,
-    format: &str,
-    trust_anchors: Option<&str>,
-) -> Answer {
+pub fn answer(file: impl Read + Seek + Send, format: &str, trust_anchors: Option<&str>) -> Answer {
     let mut settings = json!({
         "verify": { "remote_manifest_fetch": false, "ocsp_fetch": false },
         // Identity assertions are not reported, and may lead to the network.
@@ -238,10 +234,7 @@ mod tests {
             Answer::Malformed { code, .. } if code == "claim.missing"
         ));
         let gone = std::io::Error::other("disk\ngone");
-        assert_eq!(
-            refused(&Error::IoError(gone)),
-            Answer::Failed { cause: "disk gone".into() }
-        );
+        assert_eq!(refused(&Error::IoError(gone)), Answer::Failed { cause: "disk gone".into() });
     }
 
     #[test]

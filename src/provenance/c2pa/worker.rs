@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::sync::{Condvar, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
@@ -16,8 +16,11 @@ use super::Answer;
 /// Bytes that an answer may have; the worker keeps to a few kilobytes.
 const MAX_ANSWER: u64 = 256 << 10;
 const MAX_ANCHORS: u64 = 16 << 20;
-/// Address space of a worker: the program itself and the two pieces of 256 MiB at a time in which
-/// the crate hashes, with room for the manifest.
+/// Workers at a time in one process, so that files made to fill the memory can fill this many times
+/// [`MEMORY`]. One takes some 30 ms for an ordinary picture.
+const MAX_WORKERS: usize = 4;
+/// Address space of a worker: the program itself, the two pieces of 256 MiB at a time in which the
+/// crate hashes, and a picture, which it reads as a whole.
 const MEMORY: u64 = 2 << 30;
 /// The hard binding is a hash over the file: a large file gets a second more for this many bytes.
 const BYTES_A_SECOND: u64 = 100 << 20;
@@ -97,6 +100,8 @@ impl Worker {
     pub(crate) fn ask(&self, file: &File, format: &str) -> Result<Answer, String> {
         let bytes = file.metadata().map_or(0, |m| m.len());
         let deadline = self.deadline + Duration::from_secs(bytes / BYTES_A_SECOND);
+        // Waiting for the turn is bounded by the others' deadlines, and is not held against this file.
+        let _turn = Turn::take();
         let started = Instant::now();
         let stdin = file.try_clone().map_err(|e| format!("the file cannot be handed over: {e}"))?;
         let mut command = Command::new(&self.program);
@@ -142,6 +147,29 @@ impl Worker {
             // Here a worker that is still there is killed and reaped, before the scope joins.
             .inspect_err(|_| child.end())
         })
+    }
+}
+
+/// The right to have one of the [`MAX_WORKERS`].
+struct Turn;
+
+static RUNNING: Mutex<usize> = Mutex::new(0);
+static FREED: Condvar = Condvar::new();
+
+impl Turn {
+    fn take() -> Self {
+        let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = |running: &mut usize| *running >= MAX_WORKERS;
+        let mut running = FREED.wait_while(running, full).unwrap_or_else(PoisonError::into_inner);
+        *running += 1;
+        Self
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        FREED.notify_one();
     }
 }
 
