@@ -227,6 +227,7 @@ fn a_verifier_that_breaks_is_told_with_its_cause() {
         (script("exit 3", deadline), "exit code 3"),
         (script("kill -SEGV $$", deadline), "signal 11"),
         (script("kill -ABRT $$", deadline), "memory"),
+        (script("kill -XCPU $$", deadline), "CPU time"),
         (script("echo nonsense", deadline), "cannot be read"),
         (script("echo '{\"answer\":\"store\"}'", deadline), "cannot be read"),
         (Worker { program: "/nonexistent/veriscope".into(), ..script("", deadline) }, "started"),
@@ -243,6 +244,83 @@ fn a_verifier_that_breaks_is_told_with_its_cause() {
     let found = inspect_with(&files.join("c2pa-C.jpg"), &with(endless)).unwrap();
     assert_eq!(c2pa(&found).verdict, LabelVerdict::Inconclusive);
     assert!(started.elapsed() < deadline, "{:?}", started.elapsed());
+}
+
+/// The manifest store that a JPEG carries in its APP11 segments.
+fn store_of(jpeg: &[u8]) -> Vec<u8> {
+    let (mut at, mut store) = (2, Vec::new());
+    while jpeg[at] == 0xFF && jpeg[at + 1] != 0xDA {
+        let len = usize::from(u16::from_be_bytes([jpeg[at + 2], jpeg[at + 3]]));
+        let body = &jpeg[at + 4..at + 2 + len];
+        if jpeg[at + 1] == 0xEB && body.starts_with(b"JP") {
+            // Instance and number stand before the box, whose header each further piece repeats.
+            store.extend_from_slice(&body[if store.is_empty() { 8 } else { 16 }..]);
+        }
+        at += 2 + len;
+    }
+    store
+}
+
+fn wav_with(store: &[u8]) -> Vec<u8> {
+    let mut chunks = b"WAVE".to_vec();
+    let format = [1, 0, 1, 0, 0x40, 0x1F, 0, 0, 0x80, 0x3E, 0, 0, 2, 0, 16, 0];
+    for (id, body) in [(b"fmt ", &format[..]), (b"C2PA", store), (b"data", &[0; 16000])] {
+        chunks.extend_from_slice(id);
+        chunks.extend((body.len() as u32).to_le_bytes());
+        chunks.extend_from_slice(body);
+        chunks.resize(chunks.len() + body.len() % 2, 0);
+    }
+    [&b"RIFF"[..], &(chunks.len() as u32).to_le_bytes(), &chunks].concat()
+}
+
+fn mp3_with(store: &[u8]) -> Vec<u8> {
+    let object = [&b"\0application/c2pa\0c2pa\0c2pa manifest store\0"[..], store].concat();
+    let frame = [b"GEOB", &(object.len() as u32).to_be_bytes()[..], &[0, 0], &object].concat();
+    let len = frame.len() as u32;
+    let size = [21, 14, 7, 0].map(|shift| (len >> shift & 0x7F) as u8);
+    // A frame of silence: MPEG 1 layer III, 128 kbit/s, 44.1 kHz.
+    let silence = [&[0xFF, 0xFB, 0x90, 0][..], &[0; 413]].concat();
+    [b"ID3\x03\0\0", &size[..], &frame, &silence.repeat(20)].concat()
+}
+
+/// A manifest that was moved into another file is whole and does not fit it.
+#[test]
+fn a_manifest_moved_to_another_file_does_not_verify() {
+    let Some(files) = files() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let store = store_of(&fs::read(files.join("c2pa-C.jpg")).unwrap());
+    for (name, bytes) in [("moved.wav", wav_with(&store)), ("moved.mp3", mp3_with(&store))] {
+        let path = dir.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        let found = look(&path);
+        let label = c2pa(&found);
+        assert_eq!(label.verdict, LabelVerdict::Noncompliant, "{name}: {label:?}");
+        assert_eq!(label.deviations, ["assertion.dataHash.mismatch"], "{name}");
+        assert_eq!(kinds(&found), ["broken_hard_binding"], "{name}");
+    }
+}
+
+/// A file so large that its hash takes longer than the processor's time that there is.
+#[test]
+fn a_worker_that_calculates_too_long_is_ended_by_the_system() {
+    use std::os::unix::process::ExitStatusExt as _;
+    let Some(files) = files() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let store = store_of(&fs::read(files.join("c2pa-C.jpg")).unwrap());
+    let path = dir.path().join("long.wav");
+    let mut bytes = wav_with(&store);
+    // Nearly 4 GiB of sound, which take no space on the disk.
+    let (all, sound) = (4_200_000_000_u32, bytes.len() - 16_000);
+    bytes[4..8].copy_from_slice(&(all - 8).to_le_bytes());
+    bytes[sound - 4..sound].copy_from_slice(&(all - sound as u32).to_le_bytes());
+    fs::write(&path, &bytes).unwrap();
+    fs::File::options().write(true).open(&path).unwrap().set_len(all.into()).unwrap();
+    let output = std::process::Command::new(PROGRAM)
+        .args(["c2pa-worker", "--format", "wav", "--seconds", "1", "--memory", "4000000000"])
+        .stdin(fs::File::open(&path).unwrap())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.signal(), Some(libc::SIGXCPU), "{output:?}");
 }
 
 /// The worker keeps to its limits whatever the file is.

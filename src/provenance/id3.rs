@@ -1,4 +1,5 @@
-//! MP3: ID3v2.2 to 2.4 at the start of the file (id3.org), frames `TXXX` and `COMM`.
+//! MP3: ID3v2.2 to 2.4 at the start of the file (id3.org), frames `TXXX` and `COMM`, XMP in `PRIV`
+//! and C2PA in `GEOB`.
 
 use super::collect::{Collector, MAX_VALUE, Spot};
 use super::exif::utf16;
@@ -123,6 +124,22 @@ fn frame(id: &[u8], data: &[u8], spot: &Spot, out: &mut Collector) {
         b"TXXX" | b"TXX" => ("TXXX", rest),
         // A language stands before the description.
         b"COMM" | b"COM" => ("COMM", rest.get(3..).unwrap_or_default()),
+        b"PRIV" => {
+            // An owner in Latin letters, then what is the owner's own.
+            if let Some(packet) = data.strip_prefix(b"XMP\0") {
+                out.xmp(&spot.child(".PRIV(XMP)"), packet);
+            }
+            return;
+        }
+        b"GEOB" | b"GEO" => {
+            // Type, name and description stand before the object; the box says itself what it is.
+            let head = data.get(..data.len().min(1024)).unwrap_or_default();
+            let start = memchr::memmem::find(head, b"jumb").and_then(|at| at.checked_sub(4));
+            if let Some(store) = start.and_then(|at| data.get(at..)) {
+                out.jumbf(&spot.child(".GEOB"), store, false);
+            }
+            return;
+        }
         _ => return,
     };
     let (key, value) = describe(*encoding, rest);
