@@ -9,7 +9,10 @@ Tier `fast` is model.py, tier `accurate` is whisper.py, whose base scripts/setup
 A batch is made of pairs: one real and one fake window. Where the fake is a copy
 of a recording, the real one is, mostly, that recording, cut at the same place
 and sent through the same codec, room, filter and noise: then only the vocoder
-tells them apart.
+tells them apart. Of some such pairs the fake is the recording with a stretch of
+the copy in it, so that tier `accurate` learns where in a window the fake is; as
+many real windows have a stretch of the same clip from elsewhere, so that a cut
+alone says nothing.
 """
 
 from __future__ import annotations
@@ -38,6 +41,10 @@ from frontend import SAMPLE_RATE, WINDOW
 TIERS = {"fast": fast, "accurate": accurate}
 PEAK = {"fast": 4e-3, "accurate": 5e-4}  # rates
 
+SPLICED = 0.25  # how often a twin is fake in a part of the window only, and a real window is cut
+SPLICE = (0.8, 0.6)  # a part is at least so many seconds, at most this share of the window
+FADE = 160  # samples
+LOCAL = 0.5  # weight of the tokens' loss beside the window's
 TWIN = 0.75  # how often a copy's partner is its own recording
 CROPS = [(0.7, 38_400), (0.3, WINDOW)]  # share of batches, samples: shorter ones cost less
 ROOM = 16_000  # samples that reverberation may run on
@@ -47,6 +54,13 @@ def weight(clips: list[dict]) -> float:
     """How often a corpus or a family is drawn: by the square root of what there is of it, so that the
     large ones don't drown the small ones and the small ones are not learnt by heart."""
     return math.sqrt(len(clips))
+
+
+def joined(outside: np.ndarray, inside: np.ndarray, start: int, end: int) -> np.ndarray:
+    """`inside` from `start` to `end`, `outside` elsewhere, faded into each other."""
+    at = np.arange(len(outside))
+    share = np.clip(np.minimum(at - start, end - at) / FADE + 0.5, 0, 1)
+    return (outside * (1 - share) + inside * share).astype(outside.dtype)
 
 
 class Sampler:
@@ -100,7 +114,27 @@ class Sampler:
         """int16 [2 * pairs, size], the real ones first; which pairs are twins; who speaks."""
         drawn = [self.pair() for _ in range(pairs)]
         waves = np.stack([d[0] for d in drawn] + [d[1] for d in drawn])
-        return waves, np.array([d[2] for d in drawn]), [d[3][0] for d in drawn] + [d[3][1] for d in drawn]
+        twins = np.array([d[2] for d in drawn])
+        return waves, twins, [d[3][0] for d in drawn] + [d[3][1] for d in drawn]
+
+    def splice(self, waves: np.ndarray, twins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Makes some twins fake in a part only, and cuts some real windows; in place. Returns which pairs
+        it touched, [pairs], and from where to where each window is fake, [2 * pairs, 2] samples."""
+        half, size = len(twins), waves.shape[1]
+        spans = np.array([[0, 0]] * half + [[0, size]] * half)
+        touched = np.zeros(half, bool)
+        for i in range(half):
+            part = int(self.rng.uniform(SPLICE[0] * SAMPLE_RATE, SPLICE[1] * size))
+            start = int(self.rng.integers(0, size - part))
+            kind = self.rng.random()
+            if kind < SPLICED and twins[i]:
+                waves[half + i] = joined(waves[i], waves[half + i], start, start + part)
+                spans[half + i] = start, start + part
+                touched[i] = True
+            elif kind > 1 - SPLICED:
+                waves[i] = joined(waves[i], np.roll(waves[i], size // 2), start, start + part)
+                touched[i] = True
+        return touched, spans
 
     def batch(self, pairs: int) -> tuple[np.ndarray, np.ndarray]:
         return self.batch_with_speakers(pairs)[:2]
@@ -166,7 +200,8 @@ class Augment:
             out[i] = torch.cat([y, y])[: self.size]
         return out
 
-    def __call__(self, waves: torch.Tensor, twins: torch.Tensor) -> torch.Tensor:
+    def __call__(self, waves: torch.Tensor, twins: torch.Tensor, unstretched: torch.Tensor | None = None) -> torch.Tensor:
+        """`unstretched`, [pairs]: where times have to stay as they are."""
         n = len(waves)
         x = waves.float() / 32768
         x = x - x.mean(1, keepdim=True)
@@ -174,6 +209,8 @@ class Augment:
         steps = torch.tensor([0.9, 0.94, 0.97, 1.03, 1.06, 1.1])
         factor = steps[(self.rand(n) * 6).long().clamp_max(5)]
         factor = torch.where(self.rand(n) < 0.3, factor, torch.ones(n))
+        if unstretched is not None:
+            factor[torch.cat([unstretched, unstretched])] = 1
         x = self.stretch(x, self.like_twins(factor, twins))
 
         drive = self.like_twins((self.rand(n, 1) < 0.08) * (5 + 25 * self.rand(n, 1)), twins)
@@ -230,13 +267,15 @@ class Stream:
             sampler.size = int(sampler.rng.choice([c for _, c in CROPS], p=[p for p, _ in CROPS]))
             augment = Augment(self.seed * 1_000_003 + k, sampler.size)
             waves, twins = sampler.batch(self.pairs)
+            touched, spans = sampler.splice(waves, twins)
             with torch.no_grad():
-                sound = augment(torch.from_numpy(waves), torch.from_numpy(twins))
+                sound = augment(torch.from_numpy(waves), torch.from_numpy(twins), torch.from_numpy(touched))
                 features = mask(frontend(sound), frontend, augment.g)
-            queue.put(features)
+            queue.put((features, torch.from_numpy(spans)))
             k += step
 
-    def batch(self, k: int) -> torch.Tensor:
+    def batch(self, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features, and from where to where each window is fake, [n, 2] samples."""
         return self.queues[(k - self.first) % len(self.queues)].get()
 
 
@@ -286,6 +325,12 @@ def kept_tokens(features: torch.Tensor, share: float, step: int) -> torch.Tensor
     return order[:, : max(1, round(share * tokens))].sort(1).values.to(features.device)
 
 
+def fake_tokens(spans: torch.Tensor, tokens: int) -> torch.Tensor:
+    """Which tokens are fake, [n, tokens] of 0 and 1; a token is centred on its first sample."""
+    at = torch.arange(tokens, device=spans.device) * accurate.TOKEN
+    return ((at >= spans[:, :1]) & (at < spans[:, 1:])).float()
+
+
 @torch.inference_mode()
 def fit_head(model: accurate.VoiceCloneNet, stream: Stream, device: str, batches: int) -> None:
     """Starts the head as a logistic regression on the frozen base's features, strongly regularised:
@@ -293,7 +338,7 @@ def fit_head(model: accurate.VoiceCloneNet, stream: Stream, device: str, batches
     model.eval()
     found, labels = [], []
     for k in range(batches):
-        x = stream.batch(k).to(device)
+        x = stream.batch(k)[0].to(device)
         with torch.autocast(device, torch.bfloat16):
             found.append(model.embed(x).float().cpu())
         labels.append(np.repeat([0, 1], len(x) // 2))
@@ -377,15 +422,20 @@ def main() -> None:
         rate = progress / 0.1 if progress < 0.1 else 0.5 * (1 + math.cos(math.pi * (progress - 0.1) / 0.9))
         for group in optimizer.param_groups:
             group["lr"] = peak * max(rate, 0.002)
-        x = stream.batch(step).to(device)
+        x, spans = stream.batch(step)
+        x = x.to(device)
         model.train()
         shown = ()
         if args.tier == "accurate" and args.keep < 1 and progress < args.keep_until:
             shown = (kept_tokens(x, args.keep, step),)
         with torch.autocast(device, torch.bfloat16):
-            logits = model(x, *shown)
+            logits, local = model.both(x, *shown) if args.tier == "accurate" else (model(x), None)
         logits = logits.float()
         loss = F.binary_cross_entropy_with_logits(logits, smooth)
+        if local is not None:
+            fake = fake_tokens(spans.to(device), x.shape[-1] // 2)
+            fake = fake.gather(1, shown[0]) if shown else fake
+            loss = loss + LOCAL * F.binary_cross_entropy_with_logits(local.float(), 0.03 + 0.94 * fake)
         # a fake has to stand above the real one beside it
         loss = loss + 0.3 * F.softplus(logits[: args.pairs] - logits[args.pairs :]).mean()
         optimizer.zero_grad(set_to_none=True)
