@@ -500,7 +500,8 @@ impl Collector {
         for text in texts.iter().filter(|text| encoder::is_tag(text)) {
             let value = text.value.trim_matches(|c: char| c.is_whitespace() || c.is_control());
             if !value.is_empty() {
-                self.encoder(&text.place, &format!("{}: {value}", text.key));
+                let key = text.key.replace("\\u{a9}", "©");
+                self.encoder(&text.place, &format!("{key}: {value}"));
             }
         }
         for trace in traces::find(&texts) {
