@@ -70,6 +70,9 @@ impl TrustAnchors {
     }
 }
 
+/// At most this much is added for a file's size.
+const MAX_MORE: Duration = Duration::from_secs(300);
+
 /// How manifests are verified: a program that is started for each file that has one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Worker {
@@ -79,7 +82,7 @@ pub struct Worker {
     pub arguments: Vec<OsString>,
     /// Certificates whose signatures are trusted. None: no signer is looked up.
     pub trust_anchors: Option<TrustAnchors>,
-    /// Wall-clock time and CPU time a file, plus a second for each 100 MiB of it.
+    /// Wall-clock time and CPU time a file, plus a second for each 100 MiB of it, 300 s at most.
     pub deadline: Duration,
 }
 
@@ -99,7 +102,9 @@ impl Worker {
     /// or gave no answer.
     pub(crate) fn ask(&self, file: &File, format: &str) -> Result<Answer, String> {
         let bytes = file.metadata().map_or(0, |m| m.len());
-        let deadline = self.deadline + Duration::from_secs(bytes / BYTES_A_SECOND);
+        // Files may be of any size that they state: sparse ones take no space.
+        let more = Duration::from_secs(bytes / BYTES_A_SECOND).min(MAX_MORE);
+        let deadline = self.deadline.saturating_add(more);
         // Waiting for the turn is bounded by the others' deadlines, and is not held against this file.
         let _turn = Turn::take();
         let started = Instant::now();
