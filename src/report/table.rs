@@ -740,7 +740,7 @@ fn label_head(label: &Label) -> String {
 fn evidence_name(evidence: &Evidence) -> &'static str {
     match evidence.kind.as_str() {
         "broken_hard_binding" => "changed",
-        "generator_trace_without_label" => "unlabelled",
+        "generator_trace_without_label" | "watermark_without_label" => "unlabelled",
         _ => "label gone",
     }
 }

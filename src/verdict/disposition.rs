@@ -55,8 +55,9 @@ pub fn disposition(
             "orphaned_jumbf" | "xmp_points_to_missing_manifest" => {
                 open.push(format!("{kind} at {place}: {detail}"));
             }
-            // The trace itself is among the labels; a broken binding says nothing of AI.
-            "generator_trace_without_label" | "broken_hard_binding" => {}
+            // The trace or mark itself is among the labels; a broken binding says nothing of AI.
+            "generator_trace_without_label" | "watermark_without_label" | "broken_hard_binding" => {
+            }
             _ => suspected.push(format!("{kind} at {place}: {detail}")),
         }
     }

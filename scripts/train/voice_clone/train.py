@@ -66,7 +66,7 @@ def joined(outside: np.ndarray, inside: np.ndarray, start: int, end: int) -> np.
 class Sampler:
     """Draws pairs of int16 windows, balanced over corpora, families and speakers."""
 
-    def __init__(self, cache: Cache, seed: int, families: list[str] | None = None) -> None:
+    def __init__(self, cache: Cache, seed: int, left_out: tuple[str, ...] = ()) -> None:
         self.cache = cache
         self.size = WINDOW
         self.rng = np.random.default_rng(seed)
@@ -76,7 +76,7 @@ class Sampler:
         for clip in train:
             if clip["label"] == 0:
                 self.real[clip["corpus"]].append(clip)
-            elif families is None or clip["family"] in families:
+            elif clip["family"] not in left_out:
                 # copies are drawn by corpus too, so that they speak like the real ones
                 fake[clip["family"]][clip["corpus"]].append(clip)
         self.fake = {family: dict(groups) for family, groups in fake.items()}
@@ -252,8 +252,8 @@ def mask(features: torch.Tensor, frontend: nn.Module, g: torch.Generator) -> tor
 class Stream:
     """Batches of features made ahead in threads; batch k is the same whatever the timing."""
 
-    def __init__(self, cache: Cache, frontend: type, pairs: int, seed: int, first: int, threads: int, families=None, last=None) -> None:
-        self.cache, self.frontend, self.pairs, self.seed, self.families = cache, frontend, pairs, seed, families
+    def __init__(self, cache: Cache, frontend: type, pairs: int, seed: int, first: int, threads: int, left_out: tuple[str, ...] = (), last=None) -> None:
+        self.cache, self.frontend, self.pairs, self.seed, self.left_out = cache, frontend, pairs, seed, left_out
         self.queues = [Queue(maxsize=3) for _ in range(threads)]
         self.first, self.last = first, last
         for i, queue in enumerate(self.queues):
@@ -261,7 +261,7 @@ class Stream:
 
     def work(self, k: int, step: int, queue: Queue) -> None:
         frontend = self.frontend()
-        sampler = Sampler(self.cache, 0, self.families)
+        sampler = Sampler(self.cache, 0, self.left_out)
         while self.last is None or k < self.last:
             sampler.rng = np.random.default_rng([self.seed, k])
             sampler.size = int(sampler.rng.choice([c for _, c in CROPS], p=[p for p, _ in CROPS]))
@@ -370,6 +370,7 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.2)
     parser.add_argument("--average", type=float, default=0.998, help="what each step keeps of the running average")
     parser.add_argument("--every", type=int, default=250, help="steps between checkpoints and looks at the dev clips")
+    parser.add_argument("--leave-out", nargs="*", default=[], help="generator families that this run is not to hear: the dev clips then tell how it does on them")
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
 
@@ -378,6 +379,9 @@ def main() -> None:
     torch.manual_seed(args.seed)
     args.run.mkdir(parents=True, exist_ok=True)
     cache = Cache(args.cache)
+    unknown = set(args.leave_out) - {c["family"] for c in cache.clips}
+    if unknown:
+        parser.error(f"no clip in {args.cache} is of {', '.join(sorted(unknown))}")
     net, peak = TIERS[args.tier], args.lr or PEAK[args.tier]
     model = net.VoiceCloneNet(dropout=args.dropout)
     checkpoint = args.run / "last.pt"
@@ -388,7 +392,7 @@ def main() -> None:
     model = model.to(device, memory_format=torch.channels_last)
     if args.tier == "accurate" and not (args.resume and checkpoint.exists()):
         # Batches of a stream of their own, which training doesn't see again.
-        fit_head(model, Stream(cache, model.frontend, args.pairs, args.seed + 1000, 0, 1, last=args.head_batches), device, args.head_batches)
+        fit_head(model, Stream(cache, model.frontend, args.pairs, args.seed + 1000, 0, 1, tuple(args.leave_out), args.head_batches), device, args.head_batches)
     average = net.VoiceCloneNet(dropout=args.dropout).to(device, memory_format=torch.channels_last)
     average.load_state_dict(model.state_dict())
     tuned = [p for p in model.parameters() if p.requires_grad]
@@ -410,7 +414,7 @@ def main() -> None:
         torch.save(state, f"{checkpoint}.new")
         os.replace(f"{checkpoint}.new", checkpoint)
 
-    stream = Stream(cache, model.frontend, args.pairs, args.seed, step, 1)
+    stream = Stream(cache, model.frontend, args.pairs, args.seed, step, 1, tuple(args.leave_out))
     target = torch.cat([torch.zeros(args.pairs), torch.ones(args.pairs)]).to(device)
     smooth = target * 0.94 + 0.03
     log = (args.run / "log.jsonl").open("a")
