@@ -13,6 +13,8 @@ mod collect;
 mod evidence;
 mod exif;
 mod flv;
+mod gif;
+mod heif;
 mod id3;
 mod input;
 mod jpeg;
@@ -21,6 +23,7 @@ mod matroska;
 mod mp4;
 mod png;
 mod riff;
+mod tiff;
 mod traces;
 mod xiph;
 mod xmp;
@@ -75,14 +78,18 @@ trait Reader: Sync {
     fn read(&self, input: &mut Input<'_>, out: &mut Collector) -> Result<(), Stop>;
 }
 
-const READERS: [&dyn Reader; 9] = [
+const READERS: [&dyn Reader; 12] = [
     &png::Png,
     &jpeg::Jpeg,
+    &gif::Gif,
+    &tiff::Tiff,
     &riff::Riff,
     &matroska::Matroska,
     &xiph::Flac,
     &xiph::Ogg,
     &flv::Flv,
+    // Before MP4, whose boxes it has.
+    &mp4::Heif,
     &mp4::Mp4,
     // Last: a frame of MPEG audio has only 11 fixed bits.
     &id3::Mp3,
