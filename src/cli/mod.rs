@@ -8,6 +8,7 @@ use tracing_subscriber::EnvFilter;
 
 mod doctor;
 mod inputs;
+mod label;
 mod progress;
 mod scan;
 mod score;
@@ -41,6 +42,7 @@ struct Cli {
 enum Command {
     Scan(scan::ScanArgs),
     Score(score::ScoreArgs),
+    Label(label::LabelArgs),
     Weights(weights::WeightsArgs),
     Doctor(doctor::DoctorArgs),
     /// Print the JSON Schema of the report (one JSONL line of scan)
@@ -56,6 +58,7 @@ pub fn main() -> ExitCode {
     ExitCode::from(match cli.command {
         Command::Scan(args) => scan::run(args),
         Command::Score(args) => score::run(&args),
+        Command::Label(args) => label::run(&args),
         Command::Weights(args) => weights::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Schema => print(crate::report::SCHEMA, EXIT_OK),

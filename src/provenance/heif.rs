@@ -67,7 +67,11 @@ impl Items {
     ) -> Result<(), Stop> {
         for item in &self.names {
             let name = String::from_utf8_lossy(&item.kind).into_owned();
-            let label = format!("{path}.item{}({})", item.id, if name == "Exif" { &name } else { &item.content });
+            let label = format!(
+                "{path}.item{}({})",
+                item.id,
+                if name == "Exif" { &name } else { &item.content }
+            );
             let Some(place) = self.place(item.id) else {
                 out.note(format!("{label}: no place is given for it"));
                 continue;
@@ -100,7 +104,8 @@ impl Items {
             if cut {
                 out.note(format!("{label}: it runs past the end"));
             }
-            let spot = Spot::new(label, first.unwrap_or(0)).cut_by_file_end(cut && place.method == 0);
+            let spot =
+                Spot::new(label, first.unwrap_or(0)).cut_by_file_end(cut && place.method == 0);
             if item.encoded {
                 out.note(format!("{spot}: compressed metadata is not read"));
             } else if &item.kind == b"Exif" {

@@ -135,7 +135,7 @@ fn frame(id: &[u8], data: &[u8], spot: &Spot, out: &mut Collector) {
 }
 
 /// A description that ends in NUL and the value after it, in the frame's encoding.
-fn describe(encoding: u8, bytes: &[u8]) -> (String, String) {
+pub(super) fn describe(encoding: u8, bytes: &[u8]) -> (String, String) {
     let wide = matches!(encoding, 1 | 2);
     let end = if wide {
         bytes.chunks_exact(2).position(|pair| pair == [0, 0]).map(|i| 2 * i)
@@ -158,7 +158,7 @@ fn describe(encoding: u8, bytes: &[u8]) -> (String, String) {
 }
 
 /// Four bytes of seven bits each; none where a high bit is set.
-fn syncsafe(bytes: &[u8]) -> Option<u32> {
+pub(super) fn syncsafe(bytes: &[u8]) -> Option<u32> {
     bytes.iter().try_fold(0, |n, b| (b & 0x80 == 0).then_some(n << 7 | u32::from(*b)))
 }
 

@@ -25,6 +25,7 @@ mod png;
 mod riff;
 mod tiff;
 mod traces;
+pub mod write;
 mod xiph;
 mod xmp;
 

@@ -17,7 +17,7 @@ const MAX_KEY: usize = 128;
 const MAX_FREE: usize = 4 << 20;
 const MAX_FREE_TOTAL: usize = 32 << 20;
 
-const XMP_UUID: [u8; 16] = [
+pub(super) const XMP_UUID: [u8; 16] = [
     0xBE, 0x7A, 0xCF, 0xCB, 0x97, 0xA9, 0x42, 0xE8, 0x9C, 0x71, 0x99, 0x94, 0x91, 0xE3, 0xAF, 0xAC,
 ];
 const C2PA_UUID: [u8; 16] = [

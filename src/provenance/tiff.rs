@@ -86,10 +86,7 @@ pub(super) struct Layout {
 
 pub(super) struct Entry {
     pub(super) tag: u16,
-    pub(super) kind: u16,
-    pub(super) count: u64,
-    /// Where the entry itself stands.
-    pub(super) at: u64,
+    count: u64,
     /// Where its value stands, and how many bytes it has.
     pub(super) value: u64,
     pub(super) len: u64,
@@ -116,7 +113,7 @@ impl Layout {
         Some(Self { big_endian, big })
     }
 
-    fn number(self, bytes: &[u8], at: usize, len: usize) -> Option<u64> {
+    pub(super) fn number(self, bytes: &[u8], at: usize, len: usize) -> Option<u64> {
         let bytes = bytes.get(at..at.checked_add(len)?)?;
         let add = |n: u64, b: &u8| n << 8 | u64::from(*b);
         Some(if self.big_endian {
@@ -185,7 +182,7 @@ impl Layout {
         } else {
             self.offset(raw, from + inline)?
         };
-        Some(Entry { tag, kind, count, at, value, len })
+        Some(Entry { tag, count, value, len })
     }
 }
 
@@ -201,8 +198,8 @@ fn visit(
     let cut = end > input.len();
     let spot = |name: &str| Spot::new(format!("{ifd}[{name}]"), entry.value).cut_by_file_end(cut);
     let text = TEXTS.iter().find(|(tag, _)| *tag == entry.tag);
-    let wanted = text.is_some()
-        || matches!(entry.tag, XMP | SUB_IFDS | EXIF_IFD | USER_COMMENT | C2PA);
+    let wanted =
+        text.is_some() || matches!(entry.tag, XMP | SUB_IFDS | EXIF_IFD | USER_COMMENT | C2PA);
     if wanted && cut {
         out.note(format!("{ifd}: the value of tag {:#06x} runs past the end", entry.tag));
     }
