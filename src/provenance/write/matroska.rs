@@ -94,14 +94,37 @@ impl Segment {
         bytes: Vec<u8>,
         plan: &mut Plan,
     ) -> Result<u64, Refusal> {
-        let grown = self.this.end - self.this.body + bytes.len() as u64;
+        self.grow(input, bytes.len() as i64, plan)?;
+        plan.insert(self.this.end, bytes);
+        Ok(self.this.end - self.this.body)
+    }
+
+    /// Plans the segment's size.
+    fn grow(&self, input: &mut Input<'_>, by: i64, plan: &mut Plan) -> Result<(), Refusal> {
+        const NARROW: &str = "its segment cannot state a larger size";
+        if self.this.open {
+            return Ok(());
+        }
         let (_, id_len) = id(&input.read(self.this.at, 4)?).ok_or("it has no segment")?;
         let size_at = self.this.at + id_len as u64;
         let width = (self.this.body - size_at) as usize;
-        let size = vint(grown, width).ok_or("its segment cannot state a larger size")?;
-        plan.overwrite(size_at, size);
-        plan.insert(self.this.end, bytes);
-        Ok(self.this.end - self.this.body)
+        let grown = (self.this.end - self.this.body).checked_add_signed(by).ok_or(NARROW)?;
+        plan.overwrite(size_at, vint(grown, width).ok_or(NARROW)?);
+        Ok(())
+    }
+
+    /// Whether what stands at or behind byte `at` may move: nothing may name a place there.
+    fn movable(&self, input: &mut Input<'_>, at: u64) -> Result<bool, Refusal> {
+        let at = at - self.this.body;
+        for head in self.children.iter().filter(|c| c.id == SEEK_HEAD) {
+            let bytes = input.whole(head.body, head.end, MAX_MASTER)?;
+            let entries = bytes.as_deref().and_then(pieces).ok_or("its index is damaged")?;
+            let names = |body| seek_entry(body).is_none_or(|(_, position)| position >= at);
+            if entries.iter().any(|(id, body)| *id == SEEK && names(body)) {
+                return Ok(false);
+            }
+        }
+        Ok(!self.children.iter().any(|c| c.id == CUES))
     }
 }
 
@@ -132,9 +155,8 @@ fn add(input: &mut Input<'_>, segment: &Segment, json: &str) -> Result<Plan, Ref
         }
     }
     if segment.this.open {
-        // A live stream: nothing points into it.
-        let points = segment.children.iter().any(|c| matches!(c.id, CUES | SEEK_HEAD));
-        if points {
+        // A live stream, of which what follows a cluster of unknown size would be a part.
+        if !segment.movable(input, cluster)? {
             return Err("it states no size, and its index does not let anything move".into());
         }
         plan.insert(cluster, tags);
@@ -173,8 +195,14 @@ fn propagate(
             plan.overwrite(old.at, [new, rest].concat());
             return Ok(plan);
         }
+        let last = !segment.this.open && old.end == segment.this.end;
+        if last || segment.movable(input, old.end)? {
+            segment.grow(input, new.len() as i64 - there as i64, &mut plan)?;
+            plan.replace(old.at, there, new);
+            return Ok(plan);
+        }
         if segment.this.open {
-            return Err("it states no size, and its tags have no room to grow".into());
+            return Err("it states no size, and its index does not let its tags grow".into());
         }
         // Otherwise behind everything, and where it was is free.
         let filler = void_of(there).ok_or("its tags are damaged")?;
@@ -228,7 +256,8 @@ fn index(
         let mut entries = Vec::new();
         let mut named = false;
         for (id, body) in pieces(&bytes).ok_or("its index of elements is damaged")? {
-            if id == SEEK && old.is_some() && position_of(body) == old {
+            let tags = seek_entry(body).filter(|(id, _)| *id == TAGS.to_be_bytes());
+            if id == SEEK && old.is_some() && tags.map(|(_, at)| at) == old {
                 named = true;
                 entries.push((SEEK, seek(new)));
             } else if id != CRC {
@@ -275,12 +304,12 @@ fn seek(position: u64) -> Vec<u8> {
     [id, master(SEEK_POSITION, bytes.get(zeros..).unwrap_or_default())].concat()
 }
 
-/// The position that an entry of the index names, where it is one of tags.
-fn position_of(entry: &[u8]) -> Option<u64> {
+/// Which element an entry of the index names, and where it stands.
+fn seek_entry(entry: &[u8]) -> Option<(&[u8], u64)> {
     let parts = pieces(entry)?;
-    let tags = parts.iter().any(|(id, body)| *id == SEEK_ID && *body == TAGS.to_be_bytes());
-    let (_, position) = parts.iter().find(|(id, _)| *id == SEEK_POSITION)?;
-    (tags && position.len() <= 8).then(|| position.iter().fold(0, |n, b| n << 8 | u64::from(*b)))
+    let part = |id: u32| parts.iter().find(|(this, _)| *this == id).map(|(_, body)| *body);
+    let position = part(SEEK_POSITION).filter(|bytes| bytes.len() <= 8)?;
+    Some((part(SEEK_ID)?, position.iter().fold(0, |n, b| n << 8 | u64::from(*b))))
 }
 
 /// The children of an element, each with its body; none where they do not fill it.
