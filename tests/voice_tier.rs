@@ -66,7 +66,8 @@ fn the_accurate_tier_hears_both_networks() {
     let slices: Vec<&[f32]> = windows.iter().map(Vec::as_slice).collect();
     let load = |name: &str| store.load(name, &Device::Cpu).unwrap();
     let large = WhisperEncoder::new(&load("whisper-tiny-encoder"), &load("voice-clone-accurate"));
-    let large = large.unwrap().forward(&slices).unwrap().logits;
+    let large = large.unwrap().forward(&slices).unwrap();
+    let (large, moments) = (large.logits, large.tokens);
     let light = VoiceCnn::new(&load("voice-clone-fast")).unwrap().forward(&slices).unwrap();
 
     let both = VoiceClone::load(&store, &Device::Cpu, Tier::Accurate).unwrap();
@@ -76,11 +77,14 @@ fn the_accurate_tier_hears_both_networks() {
     // The made-up entry's, not the light network's.
     assert_eq!(both.calibration().a, 1.0);
     for (i, score) in both.score(&windows).unwrap().into_iter().enumerate() {
-        assert!((score - (large[i] + light[i]) / 2.0).abs() < 1e-5, "{score}");
+        assert!((score.logit - (large[i] + light[i]) / 2.0).abs() < 1e-5, "{score:?}");
+        assert_eq!(score.moments, moments[i]);
         assert!((large[i] - light[i]).abs() > 1e-3);
     }
     let fast = VoiceClone::load(&store, &Device::Cpu, Tier::Fast).unwrap();
-    assert_eq!(fast.score(&windows).unwrap(), light);
+    for (score, light) in fast.score(&windows).unwrap().iter().zip(light) {
+        assert_eq!((score.logit, score.moments.len()), (light, 0));
+    }
 
     let all = [
         "silero-vad",

@@ -55,11 +55,16 @@ impl Network {
         Ok(Self::Fast(Box::new(VoiceCnn::new(&tensors)?)))
     }
 
-    fn logits(&self, windows: &[&[f32]]) -> candle_core::Result<Vec<f32>> {
-        match self {
-            Self::Fast(network) => network.forward(windows),
-            Self::Accurate(network) => Ok(network.forward(windows)?.logits),
-        }
+    fn score(&self, windows: &[&[f32]]) -> candle_core::Result<Vec<VoiceScore>> {
+        let (logits, moments) = match self {
+            Self::Fast(network) => (network.forward(windows)?, vec![Vec::new(); windows.len()]),
+            Self::Accurate(network) => {
+                let found = network.forward(windows)?;
+                (found.logits, found.tokens)
+            }
+        };
+        let all = logits.into_iter().zip(moments);
+        Ok(all.map(|(logit, moments)| VoiceScore { logit, moments }).collect())
     }
 }
 
@@ -90,10 +95,20 @@ impl VoiceClone {
     }
 }
 
+/// What is said of one window.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VoiceScore {
+    /// Higher for fake.
+    pub logit: f32,
+    /// The same of each 20 ms ([`crate::models::whisper_encoder::TOKENS`] of them); empty where no network says.
+    /// Only differences within a recording mean something: these logits are not calibrated.
+    pub moments: Vec<f32>,
+}
+
 impl Detector for VoiceClone {
     /// [`crate::speech::WINDOW`] samples at 16 kHz.
     type Window = Vec<f32>;
-    type Score = f32;
+    type Score = VoiceScore;
 
     fn weights(&self) -> &'static str {
         self.weights
@@ -104,14 +119,17 @@ impl Detector for VoiceClone {
     }
 
     /// The weighted mean of the networks' logits.
-    fn score(&self, windows: &[Vec<f32>]) -> candle_core::Result<Vec<f32>> {
+    fn score(&self, windows: &[Vec<f32>]) -> candle_core::Result<Vec<VoiceScore>> {
         let windows: Vec<&[f32]> = windows.iter().map(Vec::as_slice).collect();
         let shares = || networks(self.weights).iter().map(|(_, share)| *share);
         let total: f32 = shares().sum();
-        let mut scores = vec![0.0; windows.len()];
+        let mut scores = vec![VoiceScore { logit: 0.0, moments: Vec::new() }; windows.len()];
         for (network, share) in self.networks.iter().zip(shares()) {
-            for (score, logit) in scores.iter_mut().zip(network.logits(&windows)?) {
-                *score += logit * (share / total);
+            for (score, found) in scores.iter_mut().zip(network.score(&windows)?) {
+                score.logit += found.logit * (share / total);
+                if !found.moments.is_empty() {
+                    score.moments = found.moments;
+                }
             }
         }
         Ok(scores)

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     detect::{Detector, face_swap::FaceSwap, label_strip},
     media::{DecodeOptions, Event, Limits, MediaError, MediaInfo, MediaKind, Source, StreamKind},
-    provenance,
+    provenance::{self, Findings, rhythm::Rhythm, watermark},
     report::{
         DetectorKind, Disposition, DispositionState, Failure, Reason, ReasonCode, Report,
         SegmentVerdict, Status, path_text,
@@ -107,21 +107,30 @@ fn work(
     report.media.streams = info.streams.clone();
 
     let wanted = |kind| engine.options.detectors.contains(&kind);
-    if wanted(DetectorKind::LabelStrip) {
-        let clock = Instant::now();
-        labels(path, &info, report)?;
-        report.timings.labels_ms = clock.elapsed().as_millis() as u64;
+    let clock = Instant::now();
+    let mut findings = match wanted(DetectorKind::LabelStrip) {
+        true => Some(provenance::inspect(path).map_err(|e| Failure {
+            code: "unreadable".to_owned(),
+            message: e.to_string(),
+            time_ms: None,
+        })?),
+        false => None,
+    };
+    report.timings.labels_ms = clock.elapsed().as_millis() as u64;
+    let seen = findings.as_mut();
+    let judged = decode(engine, client, source, &info, path, observer, stop, seen, report);
+    // Labels speak also where the pictures and the sound are broken.
+    let labels_were_read = findings.is_some();
+    if let Some(findings) = findings {
+        let (track, segments) = label_strip::judge(&findings, info.duration_ms);
+        report.tracks.insert(0, track);
+        report.segments.extend(segments);
+        report.labels = findings.labels;
+        report.strip_evidence = findings.strip_evidence;
     }
-    let (video, audio) = (wanted(DetectorKind::FaceSwap), wanted(DetectorKind::VoiceClone));
-    if video || audio {
-        let judged = decode(engine, client, source, &info, path, observer, stop, report);
-        // Labels speak also where the pictures and the sound are broken.
-        conclude(report, wanted(DetectorKind::LabelStrip));
-        if !judged? {
-            return Ok(Outcome::LeftAlone);
-        }
-    } else {
-        conclude(report, true);
+    conclude(report, labels_were_read);
+    if !judged? {
+        return Ok(Outcome::LeftAlone);
     }
     Ok(Outcome::Scanned)
 }
@@ -148,21 +157,7 @@ fn hash(path: &Path, stop: &AtomicBool) -> Result<Option<(String, u64)>, Failure
     Ok(Some((hex, bytes)))
 }
 
-fn labels(path: &Path, info: &MediaInfo, report: &mut Report) -> Result<(), Failure> {
-    let findings = provenance::inspect(path).map_err(|e| Failure {
-        code: "unreadable".to_owned(),
-        message: e.to_string(),
-        time_ms: None,
-    })?;
-    let (track, segments) = label_strip::judge(&findings, info.duration_ms);
-    report.tracks.push(track);
-    report.segments.extend(segments);
-    report.labels = findings.labels;
-    report.strip_evidence = findings.strip_evidence;
-    Ok(())
-}
-
-/// Decodes and judges pictures and sound. `false`: stopped.
+/// Decodes and judges pictures and sound; labels in them are added to `findings`. `false`: stopped.
 #[allow(clippy::too_many_arguments)]
 fn decode(
     engine: &Engine,
@@ -172,6 +167,7 @@ fn decode(
     path: &Path,
     observer: &dyn Observer,
     stop: &AtomicBool,
+    mut findings: Option<&mut Findings>,
     report: &mut Report,
 ) -> Result<bool, Failure> {
     let clock = Instant::now();
@@ -190,14 +186,16 @@ fn decode(
     };
     let mut faces = Faces::new(client.clone(), judging);
     let mut voices: BTreeMap<usize, Voice> = BTreeMap::new();
+    let mut rhythms: BTreeMap<usize, Rhythm> = BTreeMap::new();
+    let mut looked_at = false;
     let mut faults = Vec::new();
     let mut broken: Option<InferenceError> = None;
     let mut stopped = false;
 
     let options = DecodeOptions {
         fps: engine.options.fps,
-        video: calibration_of_faces.is_some(),
-        audio: calibration_of_voices.is_some(),
+        video: calibration_of_faces.is_some() || (still && findings.is_some()),
+        audio: calibration_of_voices.is_some() || findings.is_some(),
         threads: engine.decoder_threads(),
         hardware: engine.active_gpu(),
     };
@@ -205,11 +203,29 @@ fn decode(
         match event {
             Event::Frame(frame) => {
                 observer.progress(path, frame.time_ms, info.duration_ms);
+                if still
+                    && !looked_at
+                    && let Some(findings) = &mut findings
+                {
+                    looked_at = true;
+                    let mark = watermark::dwt_dct(&frame.rgb, frame.width, frame.height);
+                    mark.into_iter().for_each(|label| findings.add_seen(label));
+                }
+                if face_swap.is_none() {
+                    return Ok(());
+                }
                 faces.push(frame)
             }
             Event::Audio(audio) => {
                 if !options.video {
                     observer.progress(path, crate::speech::to_ms(audio.start), info.duration_ms);
+                }
+                if findings.is_some() {
+                    let rhythm: &mut Rhythm = rhythms.entry(audio.stream).or_default();
+                    rhythm.push(audio.start, &audio.samples);
+                }
+                if calibration_of_voices.is_none() {
+                    return Ok(());
                 }
                 voices
                     .entry(audio.stream)
@@ -270,7 +286,11 @@ fn decode(
         Err(e) => return Err(failure(&e)),
     }
 
-    let heard = !voices.is_empty();
+    let heard = !voices.is_empty() || !rhythms.is_empty();
+    if let Some(findings) = findings {
+        let labels = rhythms.into_values().flat_map(Rhythm::finish);
+        labels.for_each(|label| findings.add_seen(label));
+    }
     report.timings.frames = faces.pictures;
     report.timings.face_windows = faces.windows;
     report.timings.voice_windows = voices.values().map(|v| v.windows).sum();
@@ -323,7 +343,7 @@ fn decode(
         ));
     }
     if let Some(first) = faults.first() {
-        let nothing = report.timings.frames == 0 && !heard;
+        let nothing = report.timings.frames == 0 && !heard && !looked_at;
         report.status = if nothing { Status::Failed } else { Status::Partial };
         report.error = Some(Failure {
             code: "decode_error".to_owned(),

@@ -6,7 +6,7 @@ use crate::{
     detect::{
         Detector, Tiers,
         face_swap::{FaceCrop, FaceScore, FaceSwap, Look},
-        voice_clone::VoiceClone,
+        voice_clone::{VoiceClone, VoiceScore},
     },
     face::{Face, Rect, crop, detect::MIN_CONFIDENCE, resample::Picture},
     models::{
@@ -118,7 +118,7 @@ impl Networks {
         self.swap.as_ref().ok_or_else(not_loaded)?.score(crops)
     }
 
-    pub fn clone_scores(&self, waves: &[Vec<f32>]) -> Result<Vec<f32>> {
+    pub fn clone_scores(&self, waves: &[Vec<f32>]) -> Result<Vec<VoiceScore>> {
         self.clone.as_ref().ok_or_else(not_loaded)?.score(waves)
     }
 
@@ -202,7 +202,9 @@ pub fn self_test(
     }
     if let Some(detector) = &reference.clone {
         let waves: Vec<Vec<f32>> = (0..3).map(wave).collect();
-        let run = |networks: &Networks| networks.clone_scores(&waves);
+        let run = |networks: &Networks| -> Result<Vec<f32>> {
+            Ok(networks.clone_scores(&waves)?.into_iter().map(|score| score.logit).collect())
+        };
         judge(detector.weights(), probabilities(detector, run(ours), run(reference)))?;
     }
     if reference.speaker.is_some() {

@@ -12,7 +12,10 @@ use super::{
     runner::{Answer, Kind, Runner},
 };
 use crate::{
-    detect::face_swap::{FaceCrop, FaceScore},
+    detect::{
+        face_swap::{FaceCrop, FaceScore},
+        voice_clone::VoiceScore,
+    },
     face::Face,
     models::{silero_vad::VadState, speaker_encoder::Embedding},
 };
@@ -58,7 +61,7 @@ enum Request {
     },
     Clone {
         waves: Vec<Vec<f32>>,
-        reply: Sender<Answer<Vec<f32>>>,
+        reply: Sender<Answer<Vec<VoiceScore>>>,
     },
     /// Of one length.
     Speaker {
@@ -91,7 +94,7 @@ impl Client {
         self.ask(|reply| Request::Activity { samples, state, reply })
     }
 
-    pub fn clone_scores(&self, waves: Vec<Vec<f32>>) -> Ticket<Vec<f32>> {
+    pub fn clone_scores(&self, waves: Vec<Vec<f32>>) -> Ticket<Vec<VoiceScore>> {
         self.ask(|reply| Request::Clone { waves, reply })
     }
 

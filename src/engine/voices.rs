@@ -7,8 +7,9 @@ use super::{
     owner::{Client, InferenceError, Ticket},
 };
 use crate::{
+    detect::voice_clone::VoiceScore,
     media::Audio,
-    models::{silero_vad::VadState, speaker_encoder::Embedding},
+    models::{silero_vad::VadState, speaker_encoder::Embedding, whisper_encoder::TOKEN_MS},
     report::{DetectorKind, Reason, ReasonCode, Segment, Track, TrackKind},
     speech::{
         RATE, SPEAKER,
@@ -19,6 +20,7 @@ use crate::{
         windows::{MIN_SPEECH, SpeechWindow, Windower},
     },
     verdict::{
+        boundaries::{Trace, sharpen},
         calibration::Calibration,
         segments::{Rule, Window, segments},
     },
@@ -43,7 +45,7 @@ struct Heard {
 
 struct Scoring {
     windows: Vec<Heard>,
-    scores: Ticket<Vec<f32>>,
+    scores: Ticket<Vec<VoiceScore>>,
     speakers: Ticket<Vec<Embedding>>,
 }
 
@@ -61,6 +63,8 @@ pub struct Voice {
     scoring: VecDeque<Scoring>,
     /// Windows with their raw scores, in order of time.
     scores: Vec<(Heard, f32)>,
+    /// The moments' scores, where the network gives any.
+    trace: Trace,
     speakers: Speakers,
     heard: i64,
     loudest_db: f32,
@@ -80,6 +84,7 @@ impl Voice {
             background: Background::default(),
             scoring: VecDeque::new(),
             scores: Vec::new(),
+            trace: Trace::new(TOKEN_MS),
             speakers: Speakers::default(),
             heard: 0,
             loudest_db: -120.0,
@@ -149,7 +154,13 @@ impl Voice {
 
     fn scored(&mut self) -> Result<(), InferenceError> {
         let Some(scoring) = self.scoring.pop_front() else { return Ok(()) };
-        self.scores.extend(scoring.windows.into_iter().zip(scoring.scores.wait()?));
+        for (heard, score) in scoring.windows.into_iter().zip(scoring.scores.wait()?) {
+            // Of a short stretch that was repeated, the first time counts.
+            let own = (to_ms(heard.end - heard.start) / TOKEN_MS) as usize;
+            let moments = score.moments.get(..own).unwrap_or(&score.moments);
+            self.trace.add(to_ms(heard.start), moments);
+            self.scores.push((heard, score.logit));
+        }
         for embedding in scoring.speakers.wait()? {
             self.speakers.push(&embedding);
         }
@@ -278,7 +289,9 @@ impl Voice {
                 distance: 0.0,
             })
             .collect();
-        let mut found: Vec<Segment> = segments(&windows, &Rule::SPEECH, calibration)
+        let mut stretches = segments(&windows, &Rule::SPEECH, calibration);
+        sharpen(&mut stretches, &self.trace);
+        let mut found: Vec<Segment> = stretches
             .into_iter()
             .map(|s| segment(&id, DetectorKind::VoiceClone, s, reasons.clone()))
             .collect();

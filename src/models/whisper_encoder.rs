@@ -24,6 +24,8 @@ pub const NETWORK: &str = "whisper-tiny-encoder-lora";
 pub const BASE: &str = "whisper-tiny-encoder";
 /// Tokens of a window, one for 20 ms.
 pub const TOKENS: usize = FRAMES / 2;
+/// From one token to the next.
+pub const TOKEN_MS: i64 = 20;
 
 /// Inputs that go through all layers together on one thread: all weights are read once for them.
 const GROUP: usize = 2;

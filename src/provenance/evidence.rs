@@ -35,6 +35,9 @@ pub(crate) const ORPHANED_JUMBF: Kind = kind("orphaned_jumbf", 6.5, "c2pa");
 pub(crate) const POINTER_TO_NOTHING: Kind = kind("xmp_points_to_missing_manifest", 6.0, "c2pa");
 /// Most generators have never labelled anything, so their trace alone says little.
 pub(crate) const TRACE_WITHOUT_LABEL: Kind = kind("generator_trace_without_label", 1.0, "any");
+/// The pipelines that mark their pixels write no label by themselves, so this says "generated" for
+/// certain and "stripped" only perhaps; services that label mark too.
+pub(crate) const WATERMARK_WITHOUT_LABEL: Kind = kind("watermark_without_label", 2.0, "any");
 
 /// Most that residue is worth beside an intact label of its system: updating a label in place
 /// leaves the same residue as taking it off.

@@ -24,9 +24,11 @@ mod matroska;
 mod mp4;
 mod mpegts;
 mod png;
+pub mod rhythm;
 mod riff;
 mod tiff;
 mod traces;
+pub mod watermark;
 pub mod write;
 mod xiph;
 mod xmp;
@@ -35,7 +37,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::report::{Evidence, Label};
+use crate::report::{Evidence, Label, LabelVerdict};
 use collect::Collector;
 use input::{Input, Source, Stop};
 
@@ -55,6 +57,25 @@ pub struct Findings {
 }
 
 impl Findings {
+    /// Adds a label that was found in the pictures or the sound. A watermark with no label beside it
+    /// is evidence that one was taken off, or never set.
+    pub fn add_seen(&mut self, label: Label) {
+        let labelled = self.labels.iter().any(|l| {
+            matches!(l.system.as_str(), "aigc" | "c2pa" | "iptc")
+                && matches!(l.verdict, LabelVerdict::Compliant | LabelVerdict::Noncompliant)
+        });
+        if label.system == "watermark" && !labelled {
+            let kind = &evidence::WATERMARK_WITHOUT_LABEL;
+            self.strip_evidence.push(Evidence {
+                kind: kind.code.to_owned(),
+                place: label.place.clone(),
+                weight: kind.weight,
+                detail: format!("a watermark and no label beside it ({})", label.content),
+            });
+        }
+        self.labels.push(label);
+    }
+
     /// The first trace of a generator, if any.
     pub fn ai_trace(&self) -> Option<&Label> {
         self.labels.iter().find(|l| l.system == "generator-trace")

@@ -46,7 +46,7 @@ pub fn disposition(
                 open.push(format!("{kind} at {place}: {detail}"));
             }
             // The trace itself is among the labels.
-            "generator_trace_without_label" => {}
+            "generator_trace_without_label" | "watermark_without_label" => {}
             _ => suspected.push(format!("{kind} at {place}: {detail}")),
         }
     }

@@ -9,7 +9,10 @@ Tier `fast` is model.py, tier `accurate` is whisper.py, whose base scripts/setup
 A batch is made of pairs: one real and one fake window. Where the fake is a copy
 of a recording, the real one is, mostly, that recording, cut at the same place
 and sent through the same codec, room, filter and noise: then only the vocoder
-tells them apart.
+tells them apart. Of some such pairs the fake is the recording with a stretch of
+the copy in it, so that tier `accurate` learns where in a window the fake is; as
+many real windows have a stretch of the same clip from elsewhere, so that a cut
+alone says nothing.
 """
 
 from __future__ import annotations
@@ -38,6 +41,10 @@ from frontend import SAMPLE_RATE, WINDOW
 TIERS = {"fast": fast, "accurate": accurate}
 PEAK = {"fast": 4e-3, "accurate": 5e-4}  # rates
 
+SPLICED = 0.25  # how often a twin is fake in a part of the window only, and a real window is cut
+SPLICE = (0.8, 0.6)  # a part is at least so many seconds, at most this share of the window
+FADE = 160  # samples
+LOCAL = 0.5  # weight of the tokens' loss beside the window's
 TWIN = 0.75  # how often a copy's partner is its own recording
 CROPS = [(0.7, 38_400), (0.3, WINDOW)]  # share of batches, samples: shorter ones cost less
 ROOM = 16_000  # samples that reverberation may run on
@@ -49,10 +56,17 @@ def weight(clips: list[dict]) -> float:
     return math.sqrt(len(clips))
 
 
+def joined(outside: np.ndarray, inside: np.ndarray, start: int, end: int) -> np.ndarray:
+    """`inside` from `start` to `end`, `outside` elsewhere, faded into each other."""
+    at = np.arange(len(outside))
+    share = np.clip(np.minimum(at - start, end - at) / FADE + 0.5, 0, 1)
+    return (outside * (1 - share) + inside * share).astype(outside.dtype)
+
+
 class Sampler:
     """Draws pairs of int16 windows, balanced over corpora, families and speakers."""
 
-    def __init__(self, cache: Cache, seed: int, families: list[str] | None = None) -> None:
+    def __init__(self, cache: Cache, seed: int, left_out: tuple[str, ...] = ()) -> None:
         self.cache = cache
         self.size = WINDOW
         self.rng = np.random.default_rng(seed)
@@ -62,7 +76,7 @@ class Sampler:
         for clip in train:
             if clip["label"] == 0:
                 self.real[clip["corpus"]].append(clip)
-            elif families is None or clip["family"] in families:
+            elif clip["family"] not in left_out:
                 # copies are drawn by corpus too, so that they speak like the real ones
                 fake[clip["family"]][clip["corpus"]].append(clip)
         self.fake = {family: dict(groups) for family, groups in fake.items()}
@@ -100,7 +114,27 @@ class Sampler:
         """int16 [2 * pairs, size], the real ones first; which pairs are twins; who speaks."""
         drawn = [self.pair() for _ in range(pairs)]
         waves = np.stack([d[0] for d in drawn] + [d[1] for d in drawn])
-        return waves, np.array([d[2] for d in drawn]), [d[3][0] for d in drawn] + [d[3][1] for d in drawn]
+        twins = np.array([d[2] for d in drawn])
+        return waves, twins, [d[3][0] for d in drawn] + [d[3][1] for d in drawn]
+
+    def splice(self, waves: np.ndarray, twins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Makes some twins fake in a part only, and cuts some real windows; in place. Returns which pairs
+        it touched, [pairs], and from where to where each window is fake, [2 * pairs, 2] samples."""
+        half, size = len(twins), waves.shape[1]
+        spans = np.array([[0, 0]] * half + [[0, size]] * half)
+        touched = np.zeros(half, bool)
+        for i in range(half):
+            part = int(self.rng.uniform(SPLICE[0] * SAMPLE_RATE, SPLICE[1] * size))
+            start = int(self.rng.integers(0, size - part))
+            kind = self.rng.random()
+            if kind < SPLICED and twins[i]:
+                waves[half + i] = joined(waves[i], waves[half + i], start, start + part)
+                spans[half + i] = start, start + part
+                touched[i] = True
+            elif kind > 1 - SPLICED:
+                waves[i] = joined(waves[i], np.roll(waves[i], size // 2), start, start + part)
+                touched[i] = True
+        return touched, spans
 
     def batch(self, pairs: int) -> tuple[np.ndarray, np.ndarray]:
         return self.batch_with_speakers(pairs)[:2]
@@ -166,7 +200,8 @@ class Augment:
             out[i] = torch.cat([y, y])[: self.size]
         return out
 
-    def __call__(self, waves: torch.Tensor, twins: torch.Tensor) -> torch.Tensor:
+    def __call__(self, waves: torch.Tensor, twins: torch.Tensor, unstretched: torch.Tensor | None = None) -> torch.Tensor:
+        """`unstretched`, [pairs]: where times have to stay as they are."""
         n = len(waves)
         x = waves.float() / 32768
         x = x - x.mean(1, keepdim=True)
@@ -174,6 +209,8 @@ class Augment:
         steps = torch.tensor([0.9, 0.94, 0.97, 1.03, 1.06, 1.1])
         factor = steps[(self.rand(n) * 6).long().clamp_max(5)]
         factor = torch.where(self.rand(n) < 0.3, factor, torch.ones(n))
+        if unstretched is not None:
+            factor[torch.cat([unstretched, unstretched])] = 1
         x = self.stretch(x, self.like_twins(factor, twins))
 
         drive = self.like_twins((self.rand(n, 1) < 0.08) * (5 + 25 * self.rand(n, 1)), twins)
@@ -215,8 +252,8 @@ def mask(features: torch.Tensor, frontend: nn.Module, g: torch.Generator) -> tor
 class Stream:
     """Batches of features made ahead in threads; batch k is the same whatever the timing."""
 
-    def __init__(self, cache: Cache, frontend: type, pairs: int, seed: int, first: int, threads: int, families=None, last=None) -> None:
-        self.cache, self.frontend, self.pairs, self.seed, self.families = cache, frontend, pairs, seed, families
+    def __init__(self, cache: Cache, frontend: type, pairs: int, seed: int, first: int, threads: int, left_out: tuple[str, ...] = (), last=None) -> None:
+        self.cache, self.frontend, self.pairs, self.seed, self.left_out = cache, frontend, pairs, seed, left_out
         self.queues = [Queue(maxsize=3) for _ in range(threads)]
         self.first, self.last = first, last
         for i, queue in enumerate(self.queues):
@@ -224,19 +261,21 @@ class Stream:
 
     def work(self, k: int, step: int, queue: Queue) -> None:
         frontend = self.frontend()
-        sampler = Sampler(self.cache, 0, self.families)
+        sampler = Sampler(self.cache, 0, self.left_out)
         while self.last is None or k < self.last:
             sampler.rng = np.random.default_rng([self.seed, k])
             sampler.size = int(sampler.rng.choice([c for _, c in CROPS], p=[p for p, _ in CROPS]))
             augment = Augment(self.seed * 1_000_003 + k, sampler.size)
             waves, twins = sampler.batch(self.pairs)
+            touched, spans = sampler.splice(waves, twins)
             with torch.no_grad():
-                sound = augment(torch.from_numpy(waves), torch.from_numpy(twins))
+                sound = augment(torch.from_numpy(waves), torch.from_numpy(twins), torch.from_numpy(touched))
                 features = mask(frontend(sound), frontend, augment.g)
-            queue.put(features)
+            queue.put((features, torch.from_numpy(spans)))
             k += step
 
-    def batch(self, k: int) -> torch.Tensor:
+    def batch(self, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features, and from where to where each window is fake, [n, 2] samples."""
         return self.queues[(k - self.first) % len(self.queues)].get()
 
 
@@ -286,6 +325,12 @@ def kept_tokens(features: torch.Tensor, share: float, step: int) -> torch.Tensor
     return order[:, : max(1, round(share * tokens))].sort(1).values.to(features.device)
 
 
+def fake_tokens(spans: torch.Tensor, tokens: int) -> torch.Tensor:
+    """Which tokens are fake, [n, tokens] of 0 and 1; a token is centred on its first sample."""
+    at = torch.arange(tokens, device=spans.device) * accurate.TOKEN
+    return ((at >= spans[:, :1]) & (at < spans[:, 1:])).float()
+
+
 @torch.inference_mode()
 def fit_head(model: accurate.VoiceCloneNet, stream: Stream, device: str, batches: int) -> None:
     """Starts the head as a logistic regression on the frozen base's features, strongly regularised:
@@ -293,7 +338,7 @@ def fit_head(model: accurate.VoiceCloneNet, stream: Stream, device: str, batches
     model.eval()
     found, labels = [], []
     for k in range(batches):
-        x = stream.batch(k).to(device)
+        x = stream.batch(k)[0].to(device)
         with torch.autocast(device, torch.bfloat16):
             found.append(model.embed(x).float().cpu())
         labels.append(np.repeat([0, 1], len(x) // 2))
@@ -325,6 +370,7 @@ def main() -> None:
     parser.add_argument("--dropout", type=float, default=0.2)
     parser.add_argument("--average", type=float, default=0.998, help="what each step keeps of the running average")
     parser.add_argument("--every", type=int, default=250, help="steps between checkpoints and looks at the dev clips")
+    parser.add_argument("--leave-out", nargs="*", default=[], help="generator families that this run is not to hear: the dev clips then tell how it does on them")
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
 
@@ -333,6 +379,9 @@ def main() -> None:
     torch.manual_seed(args.seed)
     args.run.mkdir(parents=True, exist_ok=True)
     cache = Cache(args.cache)
+    unknown = set(args.leave_out) - {c["family"] for c in cache.clips}
+    if unknown:
+        parser.error(f"no clip in {args.cache} is of {', '.join(sorted(unknown))}")
     net, peak = TIERS[args.tier], args.lr or PEAK[args.tier]
     model = net.VoiceCloneNet(dropout=args.dropout)
     checkpoint = args.run / "last.pt"
@@ -343,7 +392,7 @@ def main() -> None:
     model = model.to(device, memory_format=torch.channels_last)
     if args.tier == "accurate" and not (args.resume and checkpoint.exists()):
         # Batches of a stream of their own, which training doesn't see again.
-        fit_head(model, Stream(cache, model.frontend, args.pairs, args.seed + 1000, 0, 1, last=args.head_batches), device, args.head_batches)
+        fit_head(model, Stream(cache, model.frontend, args.pairs, args.seed + 1000, 0, 1, tuple(args.leave_out), args.head_batches), device, args.head_batches)
     average = net.VoiceCloneNet(dropout=args.dropout).to(device, memory_format=torch.channels_last)
     average.load_state_dict(model.state_dict())
     tuned = [p for p in model.parameters() if p.requires_grad]
@@ -365,7 +414,7 @@ def main() -> None:
         torch.save(state, f"{checkpoint}.new")
         os.replace(f"{checkpoint}.new", checkpoint)
 
-    stream = Stream(cache, model.frontend, args.pairs, args.seed, step, 1)
+    stream = Stream(cache, model.frontend, args.pairs, args.seed, step, 1, tuple(args.leave_out))
     target = torch.cat([torch.zeros(args.pairs), torch.ones(args.pairs)]).to(device)
     smooth = target * 0.94 + 0.03
     log = (args.run / "log.jsonl").open("a")
@@ -377,15 +426,20 @@ def main() -> None:
         rate = progress / 0.1 if progress < 0.1 else 0.5 * (1 + math.cos(math.pi * (progress - 0.1) / 0.9))
         for group in optimizer.param_groups:
             group["lr"] = peak * max(rate, 0.002)
-        x = stream.batch(step).to(device)
+        x, spans = stream.batch(step)
+        x = x.to(device)
         model.train()
         shown = ()
         if args.tier == "accurate" and args.keep < 1 and progress < args.keep_until:
             shown = (kept_tokens(x, args.keep, step),)
         with torch.autocast(device, torch.bfloat16):
-            logits = model(x, *shown)
+            logits, local = model.both(x, *shown) if args.tier == "accurate" else (model(x), None)
         logits = logits.float()
         loss = F.binary_cross_entropy_with_logits(logits, smooth)
+        if local is not None:
+            fake = fake_tokens(spans.to(device), x.shape[-1] // 2)
+            fake = fake.gather(1, shown[0]) if shown else fake
+            loss = loss + LOCAL * F.binary_cross_entropy_with_logits(local.float(), 0.03 + 0.94 * fake)
         # a fake has to stand above the real one beside it
         loss = loss + 0.3 * F.softplus(logits[: args.pairs] - logits[args.pairs :]).mean()
         optimizer.zero_grad(set_to_none=True)

@@ -54,6 +54,7 @@ BANDS = 80
 POWER_FLOOR = 1e-10
 RANGE = 8.0  # of the logarithm, below a window's maximum
 TOKENS = 200
+TOKEN = 320  # samples from one to the next
 WIDTH = 384
 HEADS = 6
 DEPTH = 4
