@@ -137,7 +137,7 @@ impl Tables {
     }
 
     /// Whether these bytes were not looked at before.
-    fn new(&mut self, bytes: &[u8]) -> bool {
+    fn first_time(&mut self, bytes: &[u8]) -> bool {
         let mut crc = flate2::Crc::new();
         crc.update(bytes);
         if self.seen.len() >= MAX_SEEN || self.seen.contains(&crc.sum()) {
@@ -156,7 +156,7 @@ impl Tables {
         let Some(size) = field.get(1 + skip) else { return };
         let data = field.get(2 + skip..).unwrap_or_default();
         let data = data.get(..data.len().min(usize::from(*size))).unwrap_or_default();
-        if data.len() >= 8 && self.new(data) {
+        if data.len() >= 8 && self.first_time(data) {
             let spot = Spot::new("private data", at);
             out.text(Field::Tag, "private data", &String::from_utf8_lossy(data), &spot);
         }
@@ -208,7 +208,7 @@ impl Tables {
     }
 
     fn complete(&mut self, kind: Kind, section: &[u8], at: u64, out: &mut Collector) {
-        if !self.new(section) {
+        if !self.first_time(section) {
             return;
         }
         // Without the checksum at its end.
@@ -275,7 +275,7 @@ impl Tables {
     fn tag(&mut self, pes: &[u8], at: u64, out: &mut Collector) {
         let header = usize::from(pes.get(8).copied().unwrap_or(0));
         let tag = pes.get(9 + header..).unwrap_or_default();
-        if pes.starts_with(&[0, 0, 1]) && self.new(tag) {
+        if pes.starts_with(&[0, 0, 1]) && self.first_time(tag) {
             id3::in_memory(tag, &Spot::new("timed ID3", at), out);
         }
     }

@@ -456,7 +456,7 @@ fn confirm(
         for label in found.labels.iter().filter(|l| l.system != "aigc") {
             let content =
                 if label.system == "c2pa" { String::new() } else { label.content.clone() };
-            said.push((label.system.clone().into(), content));
+            said.push((label.system.clone(), content));
         }
         said.sort();
         said
