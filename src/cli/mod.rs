@@ -10,6 +10,7 @@ mod c2pa_worker;
 mod doctor;
 mod inputs;
 mod inspect;
+mod label;
 mod progress;
 mod scan;
 mod score;
@@ -44,6 +45,7 @@ enum Command {
     Scan(scan::ScanArgs),
     Inspect(inspect::InspectArgs),
     Score(score::ScoreArgs),
+    Label(label::LabelArgs),
     Weights(weights::WeightsArgs),
     Doctor(doctor::DoctorArgs),
     /// Print the JSON Schema of the report (one JSONL line of scan)
@@ -62,6 +64,7 @@ pub fn main() -> ExitCode {
         Command::Scan(args) => scan::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Score(args) => score::run(&args),
+        Command::Label(args) => label::run(&args),
         Command::Weights(args) => weights::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Schema => print(crate::report::SCHEMA, EXIT_OK),

@@ -39,6 +39,9 @@ struct Heard {
     /// In samples.
     start: i64,
     end: i64,
+    /// The part of it that no other speaker's window is nearer to.
+    from: i64,
+    to: i64,
     narrow: bool,
     clipped: bool,
 }
@@ -135,6 +138,8 @@ impl Voice {
             .map(|w| Heard {
                 start: w.start,
                 end: w.end,
+                from: w.start,
+                to: w.end,
                 narrow: self.spectrum.upper_edge_hz(&w.wave) < BAND_LIMIT_HZ,
                 clipped: clipped(&w.wave) > CLIPPED,
             })
@@ -213,6 +218,7 @@ impl Voice {
         // A track for speech that was all too short to judge too.
         let mut voices: Vec<Vec<(Heard, f32)>> = vec![Vec::new()];
         let speakers = std::mem::take(&mut self.speakers).finish(&SpeakerRule::WINDOWS);
+        part_turns(&mut self.scores, &speakers);
         for (window, speaker) in self.scores.iter().zip(speakers) {
             if speaker >= voices.len() {
                 voices.resize(speaker + 1, Vec::new());
@@ -275,11 +281,11 @@ impl Voice {
     fn track(
         &self,
         id: String,
-        windows: &[(Heard, f32)],
+        heard: &[(Heard, f32)],
         reasons: Vec<Reason>,
         calibration: &Calibration,
     ) -> (Track, Vec<Segment>) {
-        let windows: Vec<Window> = windows
+        let windows: Vec<Window> = heard
             .iter()
             .map(|(heard, score)| Window {
                 start_ms: to_ms(heard.start),
@@ -291,6 +297,12 @@ impl Voice {
             .collect();
         let mut stretches = segments(&windows, &Rule::SPEECH, calibration);
         sharpen(&mut stretches, &self.trace);
+        for s in &mut stretches {
+            let part = &heard[s.first..s.first + s.windows];
+            s.start_ms = part.first().map_or(s.start_ms, |(h, _)| s.start_ms.max(to_ms(h.from)));
+            s.end_ms = part.last().map_or(s.end_ms, |(h, _)| s.end_ms.min(to_ms(h.to)));
+            s.peak_ms = s.peak_ms.clamp(s.start_ms, s.end_ms.max(s.start_ms));
+        }
         let mut found: Vec<Segment> = stretches
             .into_iter()
             .map(|s| segment(&id, DetectorKind::VoiceClone, s, reasons.clone()))
@@ -312,6 +324,19 @@ impl Voice {
             reasons,
         };
         (track, found)
+    }
+}
+
+/// Where one speaker's window overlaps the next one of another, each keeps what is nearer to its own
+/// middle, so that stretches of two who talk in turn don't overlap by most of a window.
+fn part_turns(windows: &mut [(Heard, f32)], speakers: &[usize]) {
+    for i in 1..windows.len().min(speakers.len()) {
+        let [.., (before, _), (after, _)] = &mut windows[..=i] else { return };
+        if speakers[i - 1] != speakers[i] && after.start < before.end {
+            let turn = (before.start + before.end + after.start + after.end) / 4;
+            before.to = before.to.min(turn);
+            after.from = after.from.max(turn);
+        }
     }
 }
 
@@ -338,4 +363,21 @@ fn weaknesses(windows: &[(Heard, f32)]) -> Vec<Reason> {
         ));
     }
     reasons
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_parts_the_windows_of_two_speakers() {
+        let window = |start: i64, end: i64| {
+            (Heard { start, end, from: start, to: end, narrow: false, clipped: false }, 0.0)
+        };
+        let mut all = [window(0, 64), window(16, 80), window(32, 96), window(200, 264)];
+        part_turns(&mut all, &[0, 0, 1, 0]);
+        let parts: Vec<(i64, i64)> = all.iter().map(|(h, _)| (h.from, h.to)).collect();
+        // The last one lies apart: nothing to part.
+        assert_eq!(parts, [(0, 64), (16, 56), (56, 96), (200, 264)]);
+    }
 }

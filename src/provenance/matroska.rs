@@ -6,19 +6,19 @@ use super::traces::Field;
 use super::{Reader, aigc, encoder};
 
 const EBML: u32 = 0x1A45_DFA3;
-const SEGMENT: u32 = 0x1853_8067;
-const CLUSTER: u32 = 0x1F43_B675;
+pub(super) const SEGMENT: u32 = 0x1853_8067;
+pub(super) const CLUSTER: u32 = 0x1F43_B675;
 const INFO: u32 = 0x1549_A966;
 const MUXING_APP: u32 = 0x4D80;
 const WRITING_APP: u32 = 0x5741;
 const TRACKS: u32 = 0x1654_AE6B;
-const TAGS: u32 = 0x1254_C367;
-const TAG: u32 = 0x7373;
-const SIMPLE_TAG: u32 = 0x67C8;
-const TAG_NAME: u32 = 0x45A3;
-const TAG_STRING: u32 = 0x4487;
+pub(super) const TAGS: u32 = 0x1254_C367;
+pub(super) const TAG: u32 = 0x7373;
+pub(super) const SIMPLE_TAG: u32 = 0x67C8;
+pub(super) const TAG_NAME: u32 = 0x45A3;
+pub(super) const TAG_STRING: u32 = 0x4487;
 const TAG_BINARY: u32 = 0x4485;
-const VOID: u32 = 0xEC;
+pub(super) const VOID: u32 = 0xEC;
 
 const MAX_DEPTH: u32 = 10;
 const MAX_ELEMENTS: u32 = 300_000;
@@ -177,7 +177,7 @@ impl Walk<'_, '_> {
 }
 
 /// An element's ID with its marker bit, and its length.
-fn id(bytes: &[u8]) -> Option<(u32, usize)> {
+pub(super) fn id(bytes: &[u8]) -> Option<(u32, usize)> {
     let len = bytes.first()?.leading_zeros() as usize + 1;
     if len > 4 {
         return None;
@@ -186,7 +186,7 @@ fn id(bytes: &[u8]) -> Option<(u32, usize)> {
 }
 
 /// A size and its length; none for the reserved value "unknown".
-fn size(bytes: &[u8]) -> Option<(Option<u64>, usize)> {
+pub(super) fn size(bytes: &[u8]) -> Option<(Option<u64>, usize)> {
     let len = bytes.first()?.leading_zeros() as usize + 1;
     if len > 8 {
         return None;

@@ -4,28 +4,34 @@
 //! odd places. One reader a container, chosen by content. Every reader runs under one budget
 //! (256 MiB and 400,000 reads in all, single pieces of at most 16 MiB in memory), so that no file,
 //! however large or hostile, takes unbounded time or memory. Media data is never read except to
-//! find the end of a JPEG.
+//! find the ends of JPEG and GIF, the tables of MPEG-TS and the links of a chained Ogg.
 //!
 //! `docs/labels.md` lists what is read where.
 
 mod aigc;
+mod apev2;
 pub mod c2pa;
 mod collect;
 mod encoder;
 mod evidence;
 mod exif;
 mod flv;
+mod gif;
+mod heif;
 mod id3;
 mod input;
 mod jpeg;
 mod jumbf;
 mod matroska;
 mod mp4;
+mod mpegts;
 mod png;
 pub mod rhythm;
 mod riff;
+mod tiff;
 mod traces;
 pub mod watermark;
+pub mod write;
 mod xiph;
 mod xmp;
 
@@ -90,25 +96,33 @@ pub enum InspectError {
     NotAFile { path: PathBuf },
 }
 
+/// What a container is told by: four packets of MPEG-TS with their checksums.
+const HEAD: usize = 1024;
+
 /// One container's reader.
 trait Reader: Sync {
     fn name(&self) -> &'static str;
-    /// Whether the first bytes of a file (up to 64) are of this container.
+    /// Whether the first bytes of a file (up to [`HEAD`]) are of this container.
     fn recognises(&self, head: &[u8]) -> bool;
     /// Damage is noted in `out` and ends the reading of what it touches; an error is of the file
     /// system, or the budget that is used up.
     fn read(&self, input: &mut Input<'_>, out: &mut Collector) -> Result<(), Stop>;
 }
 
-const READERS: [&dyn Reader; 9] = [
+const READERS: [&dyn Reader; 13] = [
     &png::Png,
     &jpeg::Jpeg,
+    &gif::Gif,
+    &tiff::Tiff,
     &riff::Riff,
     &matroska::Matroska,
     &xiph::Flac,
     &xiph::Ogg,
     &flv::Flv,
+    // Before MP4, whose boxes it has.
+    &mp4::Heif,
     &mp4::Mp4,
+    &mpegts::Mpegts,
     // Last: a frame of MPEG audio has only 11 fixed bits.
     &id3::Mp3,
 ];
@@ -195,7 +209,7 @@ fn read(source: &mut dyn Source) -> io::Result<(Chosen, Collector)> {
 type Chosen = Option<&'static str>;
 
 fn dispatch(input: &mut Input<'_>, out: &mut Collector) -> Result<Chosen, (Chosen, Stop)> {
-    let head = input.read(0, 64).map_err(|stop| (None, stop))?;
+    let head = input.read(0, HEAD).map_err(|stop| (None, stop))?;
     let Some(reader) = READERS.iter().find(|r| r.recognises(&head)) else { return Ok(None) };
     match reader.read(input, out) {
         Ok(()) => Ok(Some(reader.name())),

@@ -3,6 +3,7 @@
 use super::collect::{Collector, MAX_VALUE, Spot};
 use super::encoder;
 use super::exif::utf16;
+use super::heif::{Item, Items, MAX_ILOC, MAX_ITEMS};
 use super::input::{Input, MAX_PIECE, Stop, be16, be32, be64};
 use super::traces::Field;
 use super::{Reader, aigc, xmp};
@@ -19,7 +20,7 @@ const MAX_HEADS: u32 = 4;
 const MAX_FREE: usize = 4 << 20;
 const MAX_FREE_TOTAL: usize = 32 << 20;
 
-const XMP_UUID: [u8; 16] = [
+pub(super) const XMP_UUID: [u8; 16] = [
     0xBE, 0x7A, 0xCF, 0xCB, 0x97, 0xA9, 0x42, 0xE8, 0x9C, 0x71, 0x99, 0x94, 0x91, 0xE3, 0xAF, 0xAC,
 ];
 const C2PA_UUID: [u8; 16] = [
@@ -40,23 +41,44 @@ impl Reader for Mp4 {
     }
 
     fn read(&self, input: &mut Input<'_>, out: &mut Collector) -> Result<(), Stop> {
-        let head = input.read(0, 64)?;
-        let brands = head.get(8..head.len().min(32)).unwrap_or_default();
-        if brands.chunks(4).any(|b| [&b"heic"[..], b"mif1", b"avif", b"heix"].contains(&b)) {
-            out.note("EXIF and XMP items of HEIF and AVIF are not read".to_owned());
-        }
-        let end = input.len();
-        let mut walk = Walk {
-            input,
-            out,
-            boxes_left: MAX_BOXES,
-            free_left: MAX_FREE_TOTAL,
-            after_mdat: false,
-            heads_left: MAX_HEADS,
-            fragment: false,
-        };
-        walk.children(0, end, "", 0)
+        walk(input, out)
     }
+}
+
+/// HEIF and AVIF (ISO/IEC 23008-12): the same boxes; labels stand in the items of `meta`.
+pub(super) struct Heif;
+
+impl Reader for Heif {
+    fn name(&self) -> &'static str {
+        "heif"
+    }
+
+    fn recognises(&self, head: &[u8]) -> bool {
+        const BRANDS: [&[u8; 4]; 10] = [
+            b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif",
+            b"avis",
+        ];
+        head.get(4..8) == Some(b"ftyp")
+            && head.get(8..12).is_some_and(|brand| BRANDS.iter().any(|b| *b == brand))
+    }
+
+    fn read(&self, input: &mut Input<'_>, out: &mut Collector) -> Result<(), Stop> {
+        walk(input, out)
+    }
+}
+
+fn walk(input: &mut Input<'_>, out: &mut Collector) -> Result<(), Stop> {
+    let end = input.len();
+    let mut walk = Walk {
+        input,
+        out,
+        boxes_left: MAX_BOXES,
+        free_left: MAX_FREE_TOTAL,
+        after_mdat: false,
+        heads_left: MAX_HEADS,
+        fragment: false,
+    };
+    walk.children(0, end, "", 0)
 }
 
 struct Walk<'w, 'i> {
@@ -310,10 +332,14 @@ impl Walk<'_, '_> {
         let mut used = Vec::new();
         let mut at = start;
         let mut lists = Vec::new();
+        let mut items = Items::default();
         while let Some(child) = self.next(at, this.end, path)? {
             match &child.kind {
                 b"keys" => keys = self.keys(&child)?,
                 b"ilst" => lists.push(child),
+                b"iinf" => items.names = self.item_names(&child, path)?,
+                b"iloc" => items.places = self.input.span(child.body, child.end, MAX_ILOC)?,
+                b"idat" => items.data = Some((child.body, child.end)),
                 _ => self.visit(&child, path, depth + 1)?,
             }
             at = child.end;
@@ -321,12 +347,33 @@ impl Walk<'_, '_> {
         for list in &lists {
             self.items(list, &list.path(path), &keys, late, &mut used)?;
         }
+        items.read(self.input, path, self.out)?;
         for (index, (key, offset)) in keys.iter().enumerate() {
             if aigc::is_key(key) && !used.contains(&(index + 1)) {
                 self.out.key_without_item(&Spot::new(format!("{path}.keys[{key}]"), *offset));
             }
         }
         Ok(())
+    }
+
+    /// The items of a HEIF file that can carry labels.
+    fn item_names(&mut self, this: &Atom, path: &str) -> Result<Vec<Item>, Stop> {
+        let head = self.input.span(this.body, this.end, 8)?;
+        // Version, flags, the number of entries in 16 or 32 bits.
+        let mut at = this.body + if head.first() == Some(&0) { 6 } else { 8 };
+        let mut found = Vec::new();
+        while let Some(child) = self.next(at, this.end, path)? {
+            at = child.end;
+            let bytes = self.input.span(child.body, child.end, 512)?;
+            if let Some(item) = Item::of(&bytes) {
+                if found.len() >= MAX_ITEMS {
+                    self.out.note(format!("{path}: more than {MAX_ITEMS} items of metadata"));
+                    break;
+                }
+                found.push(item);
+            }
+        }
+        Ok(found)
     }
 
     fn keys(&mut self, this: &Atom) -> Result<Vec<(String, u64)>, Stop> {
