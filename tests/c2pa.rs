@@ -335,6 +335,15 @@ fn a_file_that_loops_is_ended_by_the_system() {
         .output()
         .unwrap();
     assert_eq!(output.status.signal(), Some(libc::SIGXCPU), "{output:?}");
+
+    // And an inspection of it ends with what our own reader saw.
+    let started = Instant::now();
+    let worker = Worker { deadline: Duration::from_secs(1), ..Worker::new(PROGRAM.into(), None) };
+    let found = inspect_with(&path, &with(worker)).unwrap();
+    assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
+    assert_eq!(found.container, Some("tiff"));
+    assert_eq!(kinds(&found), ["orphaned_jumbf"]);
+    assert!(found.unverified.as_ref().is_some_and(|why| why.contains("ended")), "{found:?}");
 }
 
 /// The worker keeps to its limits whatever the file is.
