@@ -530,13 +530,10 @@ fn c2pa_is_not_broken_unasked() {
     }
 }
 
-/// Inputs that are cut anywhere give an error or a whole result, and never a panic.
-#[test]
-fn cut_inputs() {
-    let dir = tempfile::tempdir().unwrap();
-    let short = ["-t", "0.2"];
-    let make = |name: &str, args: &[&str]| made(dir.path(), name, &[&short, args].concat());
-    let sources = [
+/// A short file of every container that is written.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let make = |name: &str, args: &[&str]| made(folder, name, &[&["-t", "0.2"], args].concat());
+    vec![
         make("a.mp4", &["-an", "-movflags", "faststart"]),
         make("f.mp4", &["-an", "-movflags", "frag_keyframe+empty_moov"]),
         make("a.mkv", &["-an"]),
@@ -551,10 +548,16 @@ fn cut_inputs() {
         make("a.flac", &["-vn", "-ar", "8000"]),
         make("a.ogg", &["-vn", "-c:a", "libvorbis"]),
         make("a.flv", &["-an", "-c:v", "flv"]),
-    ];
+    ]
+}
+
+/// Inputs that are cut anywhere give an error or a whole result, and never a panic.
+#[test]
+fn cut_inputs() {
+    let dir = tempfile::tempdir().unwrap();
     let (cut, out) = (dir.path().join("cut"), dir.path().join("out"));
     let force = WriteOptions { force: true, ..PLAIN };
-    for source in sources {
+    for source in sources(dir.path()) {
         let bytes = std::fs::read(&source).unwrap();
         let labelled = dir.path().join("labelled");
         add(&source, &labelled, &PRODUCER, force).unwrap();
@@ -574,5 +577,50 @@ fn cut_inputs() {
             }
         }
         assert!(refused > 0, "{}", source.display());
+    }
+}
+
+/// Bits turned over and sizes that are wrong: an error, or a whole result that reads back.
+#[test]
+fn damaged_inputs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (damaged, out) = (dir.path().join("damaged"), dir.path().join("out"));
+    let labelled = dir.path().join("labelled");
+    let force = WriteOptions { force: true, ..PLAIN };
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut below = |n: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % n as u64) as usize
+    };
+    for source in sources(dir.path()) {
+        add(&source, &labelled, &PRODUCER, force).unwrap();
+        for path in [&source, &labelled] {
+            let bytes = std::fs::read(path).unwrap();
+            for round in 0..60 {
+                let mut hurt = bytes.clone();
+                for _ in 0..=below(4) {
+                    let at = below(bytes.len().min(3000));
+                    if round % 2 == 0 {
+                        hurt[at] ^= 1 << below(8);
+                    } else {
+                        let end = (at + 4).min(hurt.len());
+                        hurt[at..end].fill([0, 1, 0x7F, 0xFF][below(4)]);
+                    }
+                }
+                std::fs::write(&damaged, &hurt).unwrap();
+                let start = std::time::Instant::now();
+                let done = if path == &source {
+                    add(&damaged, &out, &PRODUCER, force)
+                } else {
+                    propagate(&damaged, &out, &PLATFORM, None, force)
+                };
+                if done.is_ok() {
+                    assert_eq!(aigc(&inspect(&out).unwrap()).len(), 1);
+                }
+                assert!(start.elapsed().as_secs() < 5, "{} {round}", source.display());
+            }
+        }
     }
 }
