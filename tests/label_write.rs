@@ -530,13 +530,10 @@ fn c2pa_is_not_broken_unasked() {
     }
 }
 
-/// Inputs that are cut anywhere give an error or a whole result, and never a panic.
-#[test]
-fn cut_inputs() {
-    let dir = tempfile::tempdir().unwrap();
-    let short = ["-t", "0.2"];
-    let make = |name: &str, args: &[&str]| made(dir.path(), name, &[&short, args].concat());
-    let sources = [
+/// A short file of every container that is written.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let make = |name: &str, args: &[&str]| made(folder, name, &[&["-t", "0.2"], args].concat());
+    vec![
         make("a.mp4", &["-an", "-movflags", "faststart"]),
         make("f.mp4", &["-an", "-movflags", "frag_keyframe+empty_moov"]),
         make("a.mkv", &["-an"]),
@@ -551,10 +548,16 @@ fn cut_inputs() {
         make("a.flac", &["-vn", "-ar", "8000"]),
         make("a.ogg", &["-vn", "-c:a", "libvorbis"]),
         make("a.flv", &["-an", "-c:v", "flv"]),
-    ];
+    ]
+}
+
+/// Inputs that are cut anywhere give an error or a whole result, and never a panic.
+#[test]
+fn cut_inputs() {
+    let dir = tempfile::tempdir().unwrap();
     let (cut, out) = (dir.path().join("cut"), dir.path().join("out"));
     let force = WriteOptions { force: true, ..PLAIN };
-    for source in sources {
+    for source in sources(dir.path()) {
         let bytes = std::fs::read(&source).unwrap();
         let labelled = dir.path().join("labelled");
         add(&source, &labelled, &PRODUCER, force).unwrap();
@@ -575,4 +578,209 @@ fn cut_inputs() {
         }
         assert!(refused > 0, "{}", source.display());
     }
+}
+
+/// Bits turned over and sizes that are wrong: an error, or a whole result that reads back.
+#[test]
+fn damaged_inputs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (damaged, out) = (dir.path().join("damaged"), dir.path().join("out"));
+    let labelled = dir.path().join("labelled");
+    let force = WriteOptions { force: true, ..PLAIN };
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut below = |n: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % n as u64) as usize
+    };
+    for source in sources(dir.path()) {
+        add(&source, &labelled, &PRODUCER, force).unwrap();
+        for path in [&source, &labelled] {
+            let bytes = std::fs::read(path).unwrap();
+            for round in 0..60 {
+                let mut hurt = bytes.clone();
+                for _ in 0..=below(4) {
+                    let at = below(bytes.len().min(3000));
+                    if round % 2 == 0 {
+                        hurt[at] ^= 1 << below(8);
+                    } else {
+                        let end = (at + 4).min(hurt.len());
+                        hurt[at..end].fill([0, 1, 0x7F, 0xFF][below(4)]);
+                    }
+                }
+                std::fs::write(&damaged, &hurt).unwrap();
+                let start = std::time::Instant::now();
+                let done = if path == &source {
+                    add(&damaged, &out, &PRODUCER, force)
+                } else {
+                    propagate(&damaged, &out, &PLATFORM, None, force)
+                };
+                if done.is_ok() {
+                    assert_eq!(aigc(&inspect(&out).unwrap()).len(), 1);
+                }
+                assert!(start.elapsed().as_secs() < 5, "{} {round}", source.display());
+            }
+        }
+    }
+}
+
+fn json(extra: &str) -> String {
+    format!(
+        r#"{{"AIGC": {{"Label":"1","ContentProducer":"{}","ProduceID":"{}"{extra}}}}}"#,
+        PRODUCER.code, PRODUCER.id
+    )
+}
+
+/// What others wrote, where others write it: other places than `add` knows, fields left out, keys
+/// of their own. Gives the file's label.
+fn assert_propagates(path: &Path, place: &str) -> serde_json::Value {
+    let out =
+        path.with_file_name(format!("spread-{}", path.file_name().unwrap().to_str().unwrap()));
+    let force = WriteOptions { force: true, ..PLAIN };
+    let before = (media(path), sought(path));
+    propagate(path, &out, &PLATFORM, None, force).unwrap();
+    assert_label(&out, place, Some(&PLATFORM));
+    same(&out, &media(&out), &before.0);
+    same(&out, &sought(&out), &before.1);
+    let found = inspect(&out).unwrap();
+    serde_json::from_str(&aigc(&found)[0].content).unwrap()
+}
+
+#[test]
+fn labels_that_ffmpeg_wrote_are_propagated() {
+    let dir = tempfile::tempdir().unwrap();
+    let label = format!("AIGC={}", json(r#","ReservedCode1":"r","Own":[1,{"a":"}"}]"#));
+    let keys = ["-movflags", "use_metadata_tags+faststart"];
+    for (name, place, args) in [
+        ("a.mp4", "moov.udta.meta.ilst[AIGC]", &keys[..]),
+        (
+            "frag.mp4",
+            "moov.udta.meta.ilst[AIGC]",
+            &["-movflags", "use_metadata_tags+frag_keyframe+empty_moov"],
+        ),
+        // Before the clusters: with an index and with checksums, and without.
+        ("a.mkv", "Segment.Tags.Tag.SimpleTag[AIGC]", &["-g", "3"]),
+        ("plain.mkv", "Segment.Tags.Tag.SimpleTag[AIGC]", &["-write_crc32", "0", "-g", "3"]),
+        ("live.mkv", "Segment.Tags.Tag.SimpleTag[AIGC]", &["-live", "1"]),
+        ("a.mp3", "ID3.TXXX[AIGC]", &["-vn"]),
+        ("v23.mp3", "ID3.TXXX[AIGC]", &["-vn", "-id3v2_version", "3"]),
+        ("a.flac", "VORBIS_COMMENT[AIGC]", &["-vn"]),
+        ("a.ogg", "comment header[AIGC]", &["-vn", "-c:a", "libvorbis"]),
+        ("a.flv", "onMetaData[AIGC]", &["-c:v", "flv"]),
+    ] {
+        let source = made(dir.path(), name, &[&["-metadata", &label], args].concat());
+        let fields = assert_propagates(&source, place);
+        assert_eq!(fields["ReservedCode1"], "r");
+        // What is no field of the standard is still in the file.
+        let out = dir.path().join(format!("spread-{name}"));
+        assert!(probed(&out).contains("spread:q"), "{name}: {}", probed(&out));
+        let bytes = std::fs::read(out).unwrap();
+        let text: Vec<u8> = bytes.into_iter().filter(|b| *b != 0).collect();
+        find(&text, br#""Own":[1,{"a":"}"}]"#);
+    }
+}
+
+#[test]
+fn labels_in_other_places_are_propagated() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    let label = json("");
+    let packet = format!(
+        r#"<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" xmlns:T="http://www.tc260.org.cn/ns/AIGC/1.0/"><T:AIGC>{}</T:AIGC></rdf:Description></rdf:RDF></x:xmpmeta>"#,
+        label.replace('"', "&quot;")
+    );
+    // PNG: packed, international, XMP packed.
+    let png = std::fs::read(made(dir.path(), "plain.png", STILL)).unwrap();
+    let packed = |text: &str| {
+        use std::io::Write as _;
+        let mut encoder =
+            flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(text.as_bytes()).unwrap();
+        encoder.finish().unwrap()
+    };
+    for (name, kind, body, place) in [
+        ("z.png", b"zTXt", [b"AIGC\0\0", &packed(&label)[..]].concat(), "zTXt[AIGC]"),
+        ("i.png", b"iTXt", [b"AIGC\0\0\0zh\0\0", label.as_bytes()].concat(), "iTXt[AIGC]"),
+        (
+            "x.png",
+            b"iTXt",
+            [b"XML:com.adobe.xmp\0\x01\0\0\0", &packed(&packet)[..]].concat(),
+            "iTXt[XML:com.adobe.xmp][TC260:AIGC]",
+        ),
+    ] {
+        let mut crc = flate2::Crc::new();
+        crc.update(kind);
+        crc.update(&body);
+        let size = (body.len() as u32).to_be_bytes();
+        let chunk = [&size[..], kind, &body, &crc.sum().to_be_bytes()].concat();
+        std::fs::write(path(name), [&png[..33], &chunk, &png[33..]].concat()).unwrap();
+        assert_propagates(&path(name), place);
+    }
+    // JPEG: bare in a segment, in a comment.
+    let jpeg = std::fs::read(made(dir.path(), "plain.jpg", STILL)).unwrap();
+    for (name, marker, body, place) in [
+        (
+            "bare.jpg",
+            0xE9,
+            format!("junk AIGC{}", json("").replace("{\"AIGC\": ", "").replace("}}", "}")),
+            "APP9",
+        ),
+        ("com.jpg", 0xFE, label.clone(), "COM"),
+    ] {
+        let size = (body.len() as u16 + 2).to_be_bytes();
+        let segment = [&[0xFF, marker], &size[..], body.as_bytes()].concat();
+        std::fs::write(path(name), [&jpeg[..2], &segment, &jpeg[2..]].concat()).unwrap();
+        assert_propagates(&path(name), place);
+    }
+    // MP4: XMP before the media, which then moves; a literal box in udta.
+    let boxed = |kind: &[u8], body: &[u8]| {
+        [&(body.len() as u32 + 8).to_be_bytes()[..], kind, body].concat()
+    };
+    let mp4 = std::fs::read(made(dir.path(), "plain.mp4", &["-movflags", "faststart"])).unwrap();
+    let moov = find(&mp4, b"moov") - 4;
+    let size = u32::from_be_bytes(mp4[moov..moov + 4].try_into().unwrap()) as usize;
+    let id = b"\xBE\x7A\xCF\xCB\x97\xA9\x42\xE8\x9C\x71\x99\x94\x91\xE3\xAF\xAC";
+    let uuid = boxed(b"uuid", &[id, packet.as_bytes()].concat());
+    for (name, at) in [("before.mp4", moov), ("behind.mp4", moov + size)] {
+        let mut file = [&mp4[..at], &uuid, &mp4[at..]].concat();
+        let moov = find(&file, b"moov") - 4;
+        shift_chunks(&mut file, moov, size, uuid.len() as u32);
+        std::fs::write(path(name), file).unwrap();
+        assert_propagates(&path(name), "uuid(XMP)[TC260:AIGC]");
+    }
+    let literal = boxed(b"aigc", &[&[0; 4][..], label.as_bytes()].concat());
+    let udta = find(&mp4, b"udta") - 4;
+    let mut file = [&mp4[..udta + 8], &literal, &mp4[udta + 8..]].concat();
+    for at in [moov, udta] {
+        let old = u32::from_be_bytes(file[at..at + 4].try_into().unwrap());
+        file[at..at + 4].copy_from_slice(&(old + literal.len() as u32).to_be_bytes());
+    }
+    shift_chunks(&mut file, moov, size + literal.len(), literal.len() as u32);
+    std::fs::write(path("literal.mp4"), file).unwrap();
+    assert_propagates(&path("literal.mp4"), "moov.udta.aigc");
+    // WAV: among the texts of LIST INFO.
+    let wav =
+        std::fs::read(made(dir.path(), "plain.wav", &["-vn", "-fflags", "+bitexact"])).unwrap();
+    let mut child = [b"AIGC", &(label.len() as u32).to_le_bytes()[..], label.as_bytes()].concat();
+    child.resize(child.len().next_multiple_of(2), 0);
+    let list = [b"LIST", &(child.len() as u32 + 4).to_le_bytes()[..], b"INFO", &child].concat();
+    let mut file = [&wav[..12], &list, &wav[12..]].concat();
+    let size = (file.len() as u32 - 8).to_le_bytes();
+    file[4..8].copy_from_slice(&size);
+    std::fs::write(path("info.wav"), file).unwrap();
+    assert_propagates(&path("info.wav"), "RIFF(WAVE).LIST(INFO).AIGC");
+    // Where a label is read and not written: in a comment of EXIF.
+    let text = [b"ASCII\0\0\0", label.as_bytes()].concat();
+    let mut tiff =
+        b"Exif\0\0II*\0\x08\0\0\0\x01\0\x69\x87\x04\0\x01\0\0\0\x1A\0\0\0\0\0\0\0".to_vec();
+    tiff.extend(b"\x01\0\x86\x92\x07\0");
+    tiff.extend((text.len() as u32).to_le_bytes());
+    tiff.extend(b"\x2C\0\0\0\0\0\0\0");
+    tiff.extend(text);
+    let segment = [&[0xFF, 0xE1], &(tiff.len() as u16 + 2).to_be_bytes()[..], &tiff].concat();
+    std::fs::write(path("exif.jpg"), [&jpeg[..2], &segment, &jpeg[2..]].concat()).unwrap();
+    assert_eq!(aigc(&inspect(&path("exif.jpg")).unwrap()).len(), 1);
+    let error = propagate(&path("exif.jpg"), &path("x"), &PLATFORM, None, PLAIN).unwrap_err();
+    assert!(matches!(error, WriteError::Structure { .. }) && !path("x").exists(), "{error}");
 }

@@ -17,7 +17,7 @@ const MAX_SECTION: usize = 4096;
 const MAX_PES: usize = 256 << 10;
 const MAX_PES_HELD: usize = 16;
 /// Different sections, private data and tags that are looked at.
-const MAX_SEEN: usize = 512;
+const MAX_SEEN: usize = 4096;
 
 const SYNC: u8 = 0x47;
 const PAT: u16 = 0;
@@ -137,10 +137,16 @@ impl Tables {
     }
 
     /// Whether these bytes were not looked at before.
-    fn first_time(&mut self, bytes: &[u8]) -> bool {
+    fn first_time(&mut self, bytes: &[u8], out: &mut Collector) -> bool {
         let mut crc = flate2::Crc::new();
         crc.update(bytes);
-        if self.seen.len() >= MAX_SEEN || self.seen.contains(&crc.sum()) {
+        if self.seen.contains(&crc.sum()) {
+            return false;
+        }
+        if self.seen.len() >= MAX_SEEN {
+            out.note(format!(
+                "more than {MAX_SEEN} different tables and tags, the rest was not read"
+            ));
             return false;
         }
         self.seen.push(crc.sum());
@@ -156,7 +162,10 @@ impl Tables {
         let Some(size) = field.get(1 + skip) else { return };
         let data = field.get(2 + skip..).unwrap_or_default();
         let data = data.get(..data.len().min(usize::from(*size))).unwrap_or_default();
-        if data.len() >= 8 && self.first_time(data) {
+        // Most is about the coding of pictures, different in each packet, and of no concern here.
+        let speaks = [&b"AIGC"[..], b"\"ProduceID\""];
+        let speaks = speaks.iter().any(|word| memchr::memmem::find(data, word).is_some());
+        if speaks && self.first_time(data, out) {
             let spot = Spot::new("private data", at);
             out.text(Field::Tag, "private data", &String::from_utf8_lossy(data), &spot);
         }
@@ -208,7 +217,7 @@ impl Tables {
     }
 
     fn complete(&mut self, kind: Kind, section: &[u8], at: u64, out: &mut Collector) {
-        if !self.first_time(section) {
+        if !self.first_time(section, out) {
             return;
         }
         // Without the checksum at its end.
@@ -275,7 +284,7 @@ impl Tables {
     fn tag(&mut self, pes: &[u8], at: u64, out: &mut Collector) {
         let header = usize::from(pes.get(8).copied().unwrap_or(0));
         let tag = pes.get(9 + header..).unwrap_or_default();
-        if pes.starts_with(&[0, 0, 1]) && self.first_time(tag) {
+        if pes.starts_with(&[0, 0, 1]) && self.first_time(tag, out) {
             id3::in_memory(tag, &Spot::new("timed ID3", at), out);
         }
     }

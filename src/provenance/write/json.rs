@@ -28,7 +28,10 @@ fn string(text: &str) -> String {
 /// The label's text with propagation elements in it, everything else as it is; none where the text
 /// is no JSON object.
 pub(super) fn propagated(text: &str, propagator: &Propagator<'_>) -> Option<String> {
-    serde_json::from_str::<serde_json::Value>(trimmed(text)).ok()?;
+    let parsed = serde_json::from_str::<serde_json::Value>(trimmed(text)).ok()?;
+    if !parsed.is_object() {
+        return None;
+    }
     let mut text = set(text, "ContentPropagator", propagator.code)?;
     text = set(&text, "PropagateID", propagator.id)?;
     if let Some(reserved) = propagator.reserved {

@@ -23,11 +23,16 @@ pub(super) fn plan(input: &mut Input<'_>, change: &Change<'_>) -> Result<Plan, R
         (None, Change::Add(json)) => xmp::packet(json),
         (None, Change::Propagate(_)) => return Err(super::elsewhere()),
     };
-    // Values begin at even bytes.
-    let mut tail = vec![0; (input.len() % 2) as usize];
+    // Values begin at even bytes, directories where 64 bits like to be.
+    let mut tail = Vec::new();
+    let align = |tail: &mut Vec<u8>, to: u64| {
+        let end = input.len() + tail.len() as u64;
+        tail.resize(tail.len() + (end.next_multiple_of(to) - end) as usize, 0);
+    };
+    align(&mut tail, 2);
     let packet_at = input.len() + tail.len() as u64;
     tail.extend_from_slice(&packet);
-    tail.resize(tail.len().next_multiple_of(2) + (packet_at + tail.len() as u64) as usize % 2, 0);
+    align(&mut tail, 8);
     let ifd_at = input.len() + tail.len() as u64;
     tail.extend(directory(layout, &ifd, packet_at, packet.len() as u64));
     let end = input.len() + tail.len() as u64;

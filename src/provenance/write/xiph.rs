@@ -167,7 +167,7 @@ pub(super) fn ogg(input: &mut Input<'_>, change: &Change<'_>) -> Result<Plan, Re
         at += page.len;
     }
     // Sound first, since a file has one label and its sound is what every player opens.
-    streams.sort_unstable();
+    streams.sort_by_key(|(rank, _)| *rank);
     let mut result = Err("it has no stream whose comments are known".into());
     for (rank, serial) in streams {
         // Before the comments.
@@ -275,10 +275,7 @@ fn paginate(old: &[Page], packets: &[Vec<u8>]) -> Vec<Vec<u8>> {
         laces.push((packet.len() % 255) as u8);
         body.extend_from_slice(packet);
     }
-    let count = laces.len().div_ceil(255).max(old.len().min(laces.len()));
-    // A page of the old ones would be left over only if the headers shrank to less laces than
-    // there were pages, which adding to them does not do.
-    let count = count.max(old.len());
+    let count = laces.len().div_ceil(255).max(old.len());
     let mut made = Vec::new();
     let (mut from, mut continued) = (0, false);
     for index in 0..count {

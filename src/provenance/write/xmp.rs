@@ -84,6 +84,9 @@ fn change_value(text: &str, change: &Change<'_>) -> Result<String, Refusal> {
         };
         let value = end.and_then(|end| Some((start + from, start + end, rest.get(from..end)?)));
         spans.push(value.ok_or("its XMP breaks off in the label")?);
+        if spans.len() > 1 {
+            break;
+        }
     }
     let [(start, end, raw)] = spans.as_slice() else { return Err(elsewhere()) };
     let plain = unescape(raw).map_err(|_| "the label's XMP is not escaped as XML asks for")?;
