@@ -1,6 +1,7 @@
 //! The program as people call it: arguments, exit codes, what goes to stdout and what to stderr.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
 
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 fn veriscope(args: &[&str]) -> Command {
@@ -197,4 +198,50 @@ fn weights_are_listed_for_people_and_for_programs() {
     let list: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let yunet = list.as_array().unwrap().iter().find(|e| e["name"] == "yunet").unwrap();
     assert_eq!(yunet["sha256"].as_str().unwrap().len(), 64);
+}
+
+/// `label` writes beside what is there, and says on stderr why where it does not.
+#[test]
+fn label_writes_a_copy_or_says_why_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("a.wav");
+    // One second of silence, 8 kHz, 8 bits, mono.
+    let sound = vec![0x80; 8000];
+    let fmt = [1, 0, 1, 0, 0x40, 0x1F, 0, 0, 0x40, 0x1F, 0, 0, 1, 0, 8, 0];
+    let body = [b"WAVEfmt \x10\0\0\0", &fmt[..], b"data\x40\x1F\0\0", &sound].concat();
+    let wav = [b"RIFF", &(body.len() as u32).to_le_bytes()[..], &body].concat();
+    std::fs::write(&source, &wav).unwrap();
+    let (out, spread) = (dir.path().join("b.wav"), dir.path().join("c.wav"));
+    let run = |args: &[&str], files: [&Path; 2]| {
+        Command::new(env!("CARGO_BIN_EXE_veriscope"))
+            .arg("label")
+            .args(args)
+            .arg(files[0])
+            .arg("--output")
+            .arg(files[1])
+            .output()
+            .unwrap()
+    };
+    let code = "001191110102MACQD9K64010000";
+    let add = ["add", "--label", "1", "--producer", code, "--produce-id", "p-1"];
+    let done = run(&add, [&source, &out]);
+    assert!(done.status.success(), "{done:?}");
+    let text = String::from_utf8(done.stdout).unwrap();
+    assert!(text.contains("RIFF(WAVE).AIGC@") && text.contains("\"ProduceID\":\"p-1\""), "{text}");
+    let again = run(&add, [&source, &out]);
+    let message = String::from_utf8(again.stderr).unwrap();
+    assert_eq!(again.status.code(), Some(1));
+    assert!(message.contains("b.wav: exists already") && message.contains("--force"), "{message}");
+    let propagate = ["propagate", "--propagator", code, "--propagate-id", "q-1"];
+    let refused = run(&propagate, [&source, &spread]);
+    let message = String::from_utf8(refused.stderr).unwrap();
+    assert!(message.contains("no AIGC label") && !spread.exists(), "{message}");
+    let done = run(&propagate, [&out, &spread]);
+    let text = String::from_utf8(done.stdout).unwrap();
+    assert!(text.contains("\"PropagateID\":\"q-1\""), "{text}");
+    let wrong =
+        run(&["add", "--label", "1", "--producer", "me", "--produce-id", "p"], [&source, &out]);
+    let message = String::from_utf8(wrong.stderr).unwrap();
+    assert!(message.contains("ContentProducer must be"), "{message}");
+    assert_eq!(std::fs::read(&source).unwrap(), wav);
 }

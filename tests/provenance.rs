@@ -53,7 +53,7 @@ fn assert_labelled(found: &Findings, container: &str) {
     assert!(labels[0].content.contains("p-1"));
     assert_eq!(kinds(found), [""; 0]);
     assert_eq!(verdict(found), SegmentVerdict::Bonafide, "{found:?}");
-    let state = disposition(&found.labels, &found.strip_evidence, &[]).state;
+    let state = disposition(&found.labels, &found.strip_evidence, &[], false).state;
     assert_eq!(state, DispositionState::Confirmed);
 }
 
@@ -62,7 +62,7 @@ fn assert_clean(found: &Findings) {
     assert_eq!(found.labels[0].verdict, LabelVerdict::NotFound, "{found:?}");
     assert_eq!(kinds(found), [""; 0]);
     assert_eq!(verdict(found), SegmentVerdict::Bonafide);
-    let state = disposition(&found.labels, &found.strip_evidence, &[]).state;
+    let state = disposition(&found.labels, &found.strip_evidence, &[], false).state;
     assert_eq!(state, DispositionState::None);
 }
 
@@ -267,7 +267,7 @@ fn mp4_label_renamed_to_free() {
             let found = look(&replaced(&whole, name, b"free"));
             assert_stripped(&found, "label_box_renamed_free");
             assert_eq!(of(&found, "aigc").len(), 0);
-            let state = disposition(&found.labels, &found.strip_evidence, &[]).state;
+            let state = disposition(&found.labels, &found.strip_evidence, &[], false).state;
             assert_eq!(state, DispositionState::Suspected);
         }
         let found = look(&replaced(&whole, b"ilst", b"free"));
@@ -376,7 +376,7 @@ fn mp4_odd_places() {
     assert_eq!(of(&found, "c2pa")[0].verdict, LabelVerdict::Inconclusive);
     let found = look(&[&ftyp[..], &replaced(&c2pa, b"uuid", b"free"), &mdat].concat());
     assert_stripped(&found, "orphaned_jumbf");
-    let state = disposition(&found.labels, &found.strip_evidence, &[]).state;
+    let state = disposition(&found.labels, &found.strip_evidence, &[], false).state;
     assert_eq!(state, DispositionState::Undetermined);
 }
 
@@ -547,16 +547,406 @@ fn riff_places() {
     assert_eq!(of(&found, "c2pa").len(), 1);
 }
 
+/// A GIF of one pixel with blocks before the picture, and bytes after its end.
+fn gif(blocks: &[Vec<u8>], trailer: &[u8]) -> Vec<u8> {
+    let mut out = b"GIF89a\x01\0\x01\0\x80\0\0\0\0\0\xFF\xFF\xFF".to_vec();
+    out.extend(blocks.concat());
+    out.extend(b"\x2C\0\0\0\0\x01\0\x01\0\0\x02\x02\x44\x01\0\x3B");
+    out.extend_from_slice(trailer);
+    out
+}
+
+fn gif_xmp(packet: &[u8]) -> Vec<u8> {
+    let mut block = [b"\x21\xFF\x0BXMP DataXMP", packet, b"\x01"].concat();
+    block.extend((0..=255).rev());
+    block.push(0);
+    block
+}
+
+/// An extension whose content comes in pieces.
+fn gif_block(head: &[u8], content: &[u8]) -> Vec<u8> {
+    let mut block = [b"\x21", head].concat();
+    for piece in content.chunks(255) {
+        block.push(piece.len() as u8);
+        block.extend_from_slice(piece);
+    }
+    block.push(0);
+    block
+}
+
+#[test]
+fn gif_places() {
+    for block in [
+        gif_xmp(&aigc_xmp()),
+        gif_block(b"\xFF\x0BXMP DataXMP", &aigc_xmp()),
+        gif_block(b"\xFE", LABEL.as_bytes()),
+        gif_block(b"\xFF\x0BAIGC LABEL1", LABEL.as_bytes()),
+    ] {
+        assert_labelled(&look(&gif(std::slice::from_ref(&block), b"")), "gif");
+        assert_labelled(&look(&gif(&[gif_block(b"\xFE", b"hi"), block], b"")), "gif");
+    }
+    assert_clean(&look(&gif(&[gif_block(b"\xFE", b"all about AIGC")], b"")));
+    let late = look(&gif(&[], LABEL.as_bytes()));
+    assert_eq!(of(&late, "aigc")[0].deviations, ["misplaced_after_trailer"]);
+    let c2pa = look(&gif(&[gif_block(b"\xFF\x0BC2PA_GIF\x01\0\0", &manifest())], b""));
+    assert_eq!(of(&c2pa, "c2pa").len(), 1, "{c2pa:?}");
+    // What ffmpeg writes, with a label before it and cut.
+    let real = made("a.gif", None, &["-an"]);
+    assert_clean(&look(&real));
+    let at = 13 + if real[10] & 0x80 != 0 { 3 << ((real[10] & 7) + 1) } else { 0 };
+    let labelled = [&real[..at], &gif_xmp(&aigc_xmp()), &real[at..]].concat();
+    assert_labelled(&look(&labelled), "gif");
+    assert!(!look(&real[..real.len() - 1]).unread.is_empty());
+}
+
+/// A TIFF of bytes and texts in IFD0, with a UserComment in an EXIF directory.
+fn tiff(
+    big_endian: bool,
+    big: bool,
+    fields: &[(u16, u16, &[u8])],
+    comment: Option<&[u8]>,
+) -> Vec<u8> {
+    let put = |n: u64, len: usize| -> Vec<u8> {
+        if big_endian {
+            n.to_be_bytes()[8 - len..].to_vec()
+        } else {
+            n.to_le_bytes()[..len].to_vec()
+        }
+    };
+    let off = if big { 8 } else { 4 };
+    let mut out = if big_endian { b"MM".to_vec() } else { b"II".to_vec() };
+    out.extend(put(if big { 43 } else { 42 }, 2));
+    if big {
+        out.extend([put(8, 2), put(0, 2)].concat());
+    }
+    let header = out.len() + off;
+    out.extend(put(header as u64, off));
+    let sized = |n: usize| if big { 8 + 20 * n + 8 } else { 2 + 12 * n + 4 };
+    let count = fields.len() + usize::from(comment.is_some());
+    let mut heap: Vec<u8> = Vec::new();
+    let heap_at = header + sized(count);
+    let directory = |entries: &[(u16, u16, u64, u64)]| {
+        let mut ifd = put(entries.len() as u64, if big { 8 } else { 2 });
+        for (tag, kind, count, value) in entries {
+            ifd.extend([put((*tag).into(), 2), put((*kind).into(), 2)].concat());
+            ifd.extend([put(*count, off), put(*value, off)].concat());
+        }
+        [ifd, put(0, off)].concat()
+    };
+    let mut entries = Vec::new();
+    for (tag, kind, value) in fields {
+        entries.push((*tag, *kind, value.len() as u64, (heap_at + heap.len()) as u64));
+        heap.extend_from_slice(value);
+    }
+    if let Some(comment) = comment {
+        let sub_at = heap_at + heap.len();
+        entries.push((0x8769, if big { 18 } else { 4 }, 1, sub_at as u64));
+        let text_at = sub_at + sized(1);
+        heap.extend(directory(&[(0x9286, 7, comment.len() as u64, text_at as u64)]));
+        heap.extend_from_slice(comment);
+    }
+    [out, directory(&entries), heap].concat()
+}
+
+#[test]
+fn tiff_places() {
+    let comment = [b"ASCII\0\0\0", LABEL.as_bytes()].concat();
+    let wide = |big_endian: bool| {
+        let units = LABEL.encode_utf16();
+        let bytes = units.flat_map(|u| if big_endian { u.to_be_bytes() } else { u.to_le_bytes() });
+        [b"UNICODE\0".to_vec(), bytes.collect()].concat()
+    };
+    let text = [LABEL.as_bytes(), b"\0"].concat();
+    for (big_endian, big) in [(false, false), (true, false), (false, true), (true, true)] {
+        for bytes in [
+            tiff(big_endian, big, &[(0x2BC, 1, &aigc_xmp())], None),
+            tiff(big_endian, big, &[(0x10E, 2, &text)], None),
+            tiff(big_endian, big, &[], Some(&comment)),
+            tiff(big_endian, big, &[], Some(&wide(big_endian))),
+        ] {
+            assert_labelled(&look(&bytes), "tiff");
+        }
+        let c2pa = look(&tiff(big_endian, big, &[(0xCD41, 7, &manifest())], None));
+        assert_eq!(of(&c2pa, "c2pa").len(), 1, "{c2pa:?}");
+        let maker = look(&tiff(big_endian, big, &[(0x10F, 2, b"Ideogram AI\0")], None));
+        assert!(maker.ai_trace().unwrap().content.starts_with("Ideogram"), "{maker:?}");
+        assert_clean(&look(&tiff(big_endian, big, &[(0x131, 2, b"an editor\0")], None)));
+    }
+    assert_clean(&look(&made("a.tiff", None, &["-an", "-frames:v", "1"])));
+    // A chain of directories that leads back to its start, and one into nowhere.
+    let mut looped = tiff(false, false, &[(0x2BC, 1, &aigc_xmp())], None);
+    looped[22..26].copy_from_slice(&8_u32.to_le_bytes());
+    assert_labelled(&look(&looped), "tiff");
+    looped[22..26].copy_from_slice(&0xFFFF_FFF0_u32.to_le_bytes());
+    assert!(!look(&looped).unread.is_empty());
+    // Every directory names 64 others.
+    let mut web = b"II*\0\x08\0\0\0".to_vec();
+    for index in 0..4000_u32 {
+        web.extend([1, 0, 0x4A, 1, 4, 0, 64, 0, 0, 0]);
+        web.extend((8 + 18 * (index * 64 % 3900)).to_le_bytes());
+        web.extend((8 + 18 * (index + 1)).to_le_bytes());
+    }
+    survives(&web, "web of directories");
+}
+
+/// A HEIF file with items: type, content type, bytes. `method` 0 puts them into the file, 1 into
+/// `idat`.
+fn heif(items: &[(&[u8; 4], &str, &[u8])], method: u16, version: u8) -> Vec<u8> {
+    let full = |version: u8, body: &[u8]| [&[version, 0, 0, 0], body].concat();
+    let be = |n: usize, len: usize| (n as u64).to_be_bytes()[8 - len..].to_vec();
+    let mut infos = be(items.len(), 2);
+    for (index, (kind, content, _)) in items.iter().enumerate() {
+        let mut info = [be(index + 1, 2), be(0, 2), kind.to_vec(), b"\0".to_vec()].concat();
+        if *kind == b"mime" {
+            info.extend([content.as_bytes(), b"\0"].concat());
+        }
+        infos.extend(boxed(b"infe", &full(2, &info)));
+    }
+    let build = |base: usize| {
+        let mut loc =
+            [b"\x44\0".to_vec(), be(items.len(), if version < 2 { 2 } else { 4 })].concat();
+        let mut at = base;
+        for (index, (.., bytes)) in items.iter().enumerate() {
+            loc.extend(be(index + 1, if version < 2 { 2 } else { 4 }));
+            if version > 0 {
+                loc.extend(be(method.into(), 2));
+            }
+            // Two extents, so that they must be joined.
+            let half = bytes.len() / 2;
+            loc.extend([be(0, 2), be(2, 2), be(at, 4), be(half, 4)].concat());
+            loc.extend([be(at + half, 4), be(bytes.len() - half, 4)].concat());
+            at += bytes.len();
+        }
+        let data: Vec<u8> = items.iter().flat_map(|(.., bytes)| bytes.to_vec()).collect();
+        let mut parts = boxed(b"hdlr", b"\0\0\0\0\0\0\0\0pict\0\0\0\0\0\0\0\0\0\0\0\0\0");
+        parts.extend(boxed(b"iinf", &full(0, &infos)));
+        parts.extend(boxed(b"iloc", &full(version, &loc)));
+        if method == 1 {
+            parts.extend(boxed(b"idat", &data));
+        }
+        let mut out = boxed(b"ftyp", b"heic\0\0\0\0mif1heic");
+        out.extend(boxed(b"meta", &full(0, &parts)));
+        let media = out.len() + 8;
+        if method == 0 {
+            out.extend(boxed(b"mdat", &data));
+        }
+        (out, media)
+    };
+    let (_, media) = build(0);
+    build(if method == 1 { 0 } else { media }).0
+}
+
+#[test]
+fn heif_places() {
+    let exif_item = |skip: usize| {
+        let block = exif(&[(0x010E, "x")], Some(LABEL));
+        [&(skip as u32).to_be_bytes()[..], &b"Exif\0\0"[..skip], &block].concat()
+    };
+    let rdf = "application/rdf+xml";
+    for (method, version) in [(0, 0), (0, 1), (1, 1), (1, 2)] {
+        for (kind, content, bytes) in [
+            (b"mime", rdf, aigc_xmp()),
+            (b"Exif", "", exif_item(0)),
+            (b"Exif", "", exif_item(6)),
+            (b"mime", "application/json", LABEL.into()),
+        ] {
+            let other: (&[u8; 4], &str, &[u8]) = (b"mime", "text/plain", b"nothing here");
+            let file = heif(&[other, (kind, content, &bytes)], method, version);
+            let found = look(&file);
+            assert_labelled(&found, "heif");
+            assert!(of(&found, "aigc")[0].place.starts_with("meta.item2("), "{found:?}");
+        }
+    }
+    // In another item, or nowhere.
+    let lost = look(&heif(&[(b"mime", rdf, &aigc_xmp())], 2, 1));
+    assert_eq!((of(&lost, "aigc").len(), lost.unread.len()), (0, 1), "{lost:?}");
+    let packet = aigc_xmp();
+    let file = heif(&[(b"mime", rdf, &packet)], 0, 1);
+    let cut = look(&file[..file.len() - packet.len() / 2]);
+    assert!(!cut.unread.is_empty(), "{cut:?}");
+    assert_clean(&look(&heif(&[(b"mime", rdf, &xmp(">"))], 0, 1)));
+    let avif = ["-an", "-frames:v", "1", "-c:v", "libaom-av1", "-cpu-used", "8"];
+    let real = look(&made("a.avif", None, &avif));
+    assert_eq!(real.container, Some("heif"));
+    assert_clean(&real);
+}
+
+/// Two packets of MPEG-TS: a table on a PID, filled up.
+fn ts_section(pid: u16, table: u8, body: &[u8]) -> Vec<u8> {
+    let mut section = vec![table];
+    section.extend((0xB000 | (body.len() + 9) as u16).to_be_bytes());
+    section.extend([0, 1, 0xC1, 0, 0]);
+    section.extend_from_slice(body);
+    section.extend([0; 4]);
+    let payload = [&[0][..], &section].concat();
+    ts_packets(pid, &payload)
+}
+
+fn ts_packets(pid: u16, payload: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (index, piece) in payload.chunks(184).enumerate() {
+        let begins = if index == 0 { 0x4000 } else { 0 };
+        out.push(0x47);
+        out.extend((begins | pid).to_be_bytes());
+        out.push(0x10 | index as u8 & 15);
+        out.extend_from_slice(piece);
+        out.resize(out.len().next_multiple_of(188), 0xFF);
+    }
+    out
+}
+
+#[test]
+fn mpegts_places() {
+    let pat = ts_section(0, 0, &[0, 1, 0xE1, 0]);
+    let filler = [&b"\x47\x1F\xFF\x10"[..], &[0; 184]].concat().repeat(6);
+    let pmt = |info: &[u8], streams: &[u8]| {
+        let len = (0xF000 | info.len() as u16).to_be_bytes();
+        ts_section(0x100, 2, &[&[0xE1, 1][..], &len, info, streams].concat())
+    };
+    let descriptor = |tag: u8, body: &[u8]| [&[tag, body.len() as u8][..], body].concat();
+    // A label in a descriptor of the program, of a stream, of a service.
+    let label = descriptor(0xFE, LABEL.as_bytes());
+    let stream = |info: &[u8]| {
+        [&[0x1B, 0xE1, 1][..], &(0xF000 | info.len() as u16).to_be_bytes(), info].concat()
+    };
+    for table in [pmt(&label, &[]), pmt(&[], &stream(&label))] {
+        let file = [&pat[..], &table, &filler, &pat, &table].concat();
+        assert_labelled(&look(&file), "mpegts");
+    }
+    let service =
+        descriptor(0x48, &[&[1, 2][..], b"me", &[LABEL.len() as u8], LABEL.as_bytes()].concat());
+    let services =
+        [&[0, 1, 0xFF, 0, 1, 0xFC][..], &(service.len() as u16).to_be_bytes(), &service].concat();
+    let file = [ts_section(0x11, 0x42, &services), filler.clone()].concat();
+    let found = look(&file);
+    assert_labelled(&found, "mpegts");
+    assert_eq!(of(&found, "aigc")[0].place, "SDT[service_name]@0");
+    // With 4 bytes before each packet.
+    let blu_ray: Vec<u8> = file.chunks(188).flat_map(|p| [&[0; 4][..], p].concat()).collect();
+    assert_labelled(&look(&blu_ray), "mpegts");
+    // Private data in the header of a packet of pictures.
+    let mut private = vec![0x47, 0x01, 0x01, 0x30, 2 + LABEL.len() as u8, 2, LABEL.len() as u8];
+    private.extend(LABEL.as_bytes());
+    private.resize(188, 0);
+    assert_labelled(&look(&[filler.clone(), private].concat()), "mpegts");
+    // A timed ID3 tag over two packets.
+    let text = [b"\x03AIGC\0", LABEL.as_bytes()].concat();
+    let sync = |n: usize| [0, 0, (n >> 7) as u8, (n & 0x7F) as u8];
+    let frame = [b"TXXX", &sync(text.len())[..], &[0, 0], &text].concat();
+    let tag = [b"ID3\x04\0\0", &sync(frame.len())[..], &frame].concat();
+    let pes = [b"\0\0\x01\xBD\0\0\x84\x80\x05\x21\0\x01\0\x01", &tag[..]].concat();
+    let metadata = pmt(&[], &[0x15, 0xE1, 2, 0xF0, 0]);
+    let file = [&pat[..], &metadata, &ts_packets(0x102, &pes), &filler].concat();
+    let found = look(&file);
+    assert_labelled(&found, "mpegts");
+    assert!(of(&found, "aigc")[0].place.starts_with("timed ID3.TXXX[AIGC]@"));
+    // What ffmpeg writes: a name that is a label, and none.
+    let args = ["-c:v", "mpeg2video", "-f", "mpegts"];
+    assert_clean(&look(&made("a.ts", None, &args)));
+    let named =
+        ["-c:v", "mpeg2video", "-f", "mpegts", "-metadata", &format!("service_name={LABEL}")];
+    assert_labelled(&look(&made("b.ts", None, &named)), "mpegts");
+}
+
+#[test]
+fn mp3_tags_behind_the_sound() {
+    let plain = made("a.mp3", None, &["-vn", "-id3v2_version", "0", "-write_xing", "0"]);
+    assert_clean(&look(&plain));
+    let mut v1 = b"TAGtitle".to_vec();
+    v1.resize(128, 0);
+    let item = |key: &str, value: &str| {
+        [&(value.len() as u32).to_le_bytes()[..], &[0; 4], key.as_bytes(), b"\0", value.as_bytes()]
+            .concat()
+    };
+    let items = [item("Title", "t"), item("AIGC", LABEL)].concat();
+    let frame = |kind: u32| {
+        let size = (items.len() as u32 + 32).to_le_bytes();
+        let head = [&b"APETAGEX\xD0\x07\0\0"[..], &size, &2_u32.to_le_bytes(), &kind.to_le_bytes()];
+        [&head.concat()[..], &[0; 8]].concat()
+    };
+    let ape = [frame(0xA000_0000), items.clone(), frame(0x8000_0000)].concat();
+    let text = [b"\0AIGC\0", LABEL.as_bytes()].concat();
+    let sync = |n: usize| [0, 0, (n >> 7) as u8, (n & 0x7F) as u8];
+    let body = [b"TXXX", &sync(text.len())[..], &[0, 0], &text].concat();
+    let end = |id: &[u8]| [id, b"\x04\0\x10", &sync(body.len())].concat();
+    let appended = [end(b"ID3"), body.clone(), end(b"3DI")].concat();
+    for tail in [&ape, &appended] {
+        assert_labelled(&look(&[&plain[..], tail].concat()), "mp3");
+        assert_labelled(&look(&[&plain[..], tail, &v1].concat()), "mp3");
+    }
+    let both = look(&[&plain[..], &ape, &appended, &v1].concat());
+    assert_eq!(of(&both, "aigc").len(), 2);
+    assert_clean(&look(&[&plain[..], &v1].concat()));
+    let blank = [frame(0xA000_0000), items.clone(), frame(0x8000_0000)].concat();
+    let blank = replaced(&blank, LABEL.as_bytes(), " ".repeat(LABEL.len()).as_bytes());
+    assert_stripped(&look(&[&plain[..], &blank].concat()), "aigc_key_without_value");
+}
+
+#[test]
+fn extended_xmp_raw_profiles_and_chains() {
+    // Two pieces of a packet that is too long for one segment, in the wrong order.
+    let filler = "<a>".to_owned() + &"x".repeat(70_000) + "</a>";
+    let packet = xmp(&format!("><TC260:AIGC>{}</TC260:AIGC>{filler}", BARE.replace('"', "&quot;")));
+    let piece = |from: usize, to: usize| {
+        let numbers = [(packet.len() as u32).to_be_bytes(), (from as u32).to_be_bytes()].concat();
+        let digest = b"0123456789ABCDEF0123456789ABCDEF";
+        let head = [&b"http://ns.adobe.com/xmp/extension/\0"[..], digest, &numbers];
+        (0xE1, [&head.concat()[..], &packet[from..to]].concat())
+    };
+    let (first, second) = (piece(0, 50_000), piece(50_000, packet.len()));
+    let found = look(&jpeg(&[second.clone(), first.clone()], b""));
+    assert_labelled(&found, "jpeg");
+    assert!(of(&found, "aigc")[0].place.contains("(extended XMP)"));
+    let half = look(&jpeg(&[first], b""));
+    assert!(half.unread[0].contains("a piece of the extended XMP is missing"), "{half:?}");
+    assert!(!look(&jpeg(&[second], b"")).unread.is_empty());
+    // Sizes and places that no packet has.
+    let mut huge = piece(0, 100);
+    huge.1[67..75].fill(0xFF);
+    survives(&jpeg(&[huge], b""), "huge extended XMP");
+    // Other formats' metadata in a PNG, as digits.
+    let profile = |kind: &str, bytes: &[u8]| {
+        let digits: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+        let lines: Vec<&str> =
+            digits.as_bytes().chunks(72).map(|l| std::str::from_utf8(l).unwrap()).collect();
+        let text = format!("\n{kind}\n{:8}\n{}\n", bytes.len(), lines.join("\n"));
+        text_chunk(&format!("Raw profile type {kind}"), &text)
+    };
+    let block = exif(&[], Some(LABEL));
+    let prefixed = [b"Exif\0\0", &block[..]].concat();
+    let app1 = [b"http://ns.adobe.com/xap/1.0/\0", &aigc_xmp()[..]].concat();
+    for (kind, bytes) in [
+        ("xmp", aigc_xmp()),
+        ("APP1", app1),
+        ("APP1", prefixed.clone()),
+        ("exif", prefixed),
+        ("exif", block),
+    ] {
+        assert_labelled(&look(&png(&[profile(kind, &bytes)], &[], b"")), "png");
+    }
+    let torn = replaced(&profile("xmp", &aigc_xmp()), b"3c3f78", b"3c3fzz");
+    assert!(look(&png(&[torn], &[], b"")).unread[0].contains("damaged"));
+    // One Ogg behind another.
+    let (plain, labelled) = (
+        made("a.ogg", None, &["-vn", "-c:a", "libvorbis"]),
+        made("b.ogg", Some(LABEL), &["-vn", "-c:a", "libopus"]),
+    );
+    assert_labelled(&look(&[&plain[..], &labelled].concat()), "ogg");
+    assert_labelled(&look(&[&labelled[..], &plain].concat()), "ogg");
+    assert_clean(&look(&[&plain[..], &plain].concat()));
+    assert_eq!(of(&look(&[&labelled[..], &labelled].concat()), "aigc").len(), 2);
+}
+
 #[test]
 fn what_is_not_read_is_said() {
-    for bytes in [&b""[..], b"GIF89a...............", b"II*\0\x08\0\0\0", b"plain text"] {
+    for bytes in [&b""[..], b"%PDF-1.7", b"GIF90a...............", b"plain text"] {
         let found = look(bytes);
         assert_eq!(found.container, None);
         assert_eq!(found.labels[0].verdict, LabelVerdict::Inconclusive);
         let (track, segments) = label_strip::judge(&found, Some(10));
         assert_eq!((segments[0].probability, track.windows.len()), (None, 0));
         assert_eq!(segments[0].verdict, SegmentVerdict::Undetermined);
-        let state = disposition(&found.labels, &found.strip_evidence, &[]).state;
+        let state = disposition(&found.labels, &found.strip_evidence, &[], false).state;
         assert_eq!(state, DispositionState::Undetermined);
     }
     let folder = tempfile::tempdir().unwrap();
@@ -607,6 +997,17 @@ fn samples() -> Vec<Vec<u8>> {
             &[app1_xmp(&aigc_xmp()), app1_exif(&exif(&[(0x010E, "x")], Some(LABEL))), (0xEB, c2pa)],
             LABEL.as_bytes(),
         ),
+        gif(&[gif_xmp(&aigc_xmp()), gif_block(b"\xFE", LABEL.as_bytes())], LABEL.as_bytes()),
+        tiff(
+            false,
+            false,
+            &[(0x10E, 2, LABEL.as_bytes()), (0x2BC, 1, &aigc_xmp())],
+            Some(&[9; 40]),
+        ),
+        tiff(true, true, &[(0x10E, 2, LABEL.as_bytes()), (0x2BC, 1, &aigc_xmp())], Some(&[9; 40])),
+        heif(&[(b"mime", "application/rdf+xml", &aigc_xmp()), (b"Exif", "", &[0; 60])], 0, 1),
+        heif(&[(b"Exif", "", &exif(&[], Some(LABEL))), (b"mime", "a", LABEL.as_bytes())], 1, 2),
+        made("a.ts", None, &["-an", "-c:v", "mpeg2video", "-f", "mpegts", "-t", "0.2"]),
     ]
 }
 
@@ -632,7 +1033,7 @@ fn survives(bytes: &[u8], what: &str) {
     }
     let (_, segments) = label_strip::judge(&found, None);
     assert!(segments[0].probability.is_none_or(|p| (0.0..=1.0).contains(&p)), "{what}");
-    disposition(&found.labels, &found.strip_evidence, &[]);
+    disposition(&found.labels, &found.strip_evidence, &[], false);
 }
 
 #[test]
@@ -657,7 +1058,7 @@ fn damage_never_breaks_a_reader() {
             survives(&sized, &format!("sample {index} sized, {round}"));
         }
     }
-    let magics: [&[u8]; 12] = [
+    let magics: [&[u8]; 16] = [
         b"\0\0\0\x08ftyp",
         b"\0\0\0\0moov",
         b"\x1A\x45\xDF\xA3\x80\x18\x53\x80\x67\xFF",
@@ -670,12 +1071,37 @@ fn damage_never_breaks_a_reader() {
         b"OggS",
         b"FLV\x01\x05\0\0\0\x09\0\0\0\0\x12\0\x07\xFF",
         b"\xFF\xFB\x90\x64",
+        b"GIF89a\x01\0\x01\0\0\0\0",
+        b"II*\0\x08\0\0\0",
+        b"MM\0+\0\x08\0\0\0\0\0\0\0\0\0\x10",
+        b"\0\0\0\x14ftypheic\0\0\0\0mif1\0\0\x02\0meta\0\0\0\0",
     ];
     for magic in magics {
         for round in 0..200 {
             let mut bytes = magic.to_vec();
             bytes.extend((0..random.below(3000)).map(|_| random.below(256) as u8));
             survives(&bytes, &format!("{magic:?} {round}"));
+        }
+    }
+}
+
+/// Cut at every byte, the containers whose files are small enough for it.
+#[test]
+fn cut_at_every_byte() {
+    let packets = made("a.ts", None, &["-an", "-c:v", "mpeg2video", "-f", "mpegts", "-t", "0.2"]);
+    for (name, sample) in [
+        (
+            "gif",
+            gif(&[gif_xmp(&aigc_xmp()), gif_block(b"\xFE", LABEL.as_bytes())], LABEL.as_bytes()),
+        ),
+        ("tiff", tiff(false, false, &[(0x2BC, 1, &aigc_xmp())], Some(&[9; 40]))),
+        ("BigTIFF", tiff(true, true, &[(0x2BC, 1, &aigc_xmp())], Some(&[9; 40]))),
+        ("heif", heif(&[(b"mime", "application/rdf+xml", &aigc_xmp())], 0, 1)),
+        ("idat", heif(&[(b"Exif", "", &exif(&[], Some(LABEL)))], 1, 2)),
+        ("ts", packets[..packets.len().min(2000)].to_vec()),
+    ] {
+        for len in 0..sample.len() {
+            survives(&sample[..len], &format!("{name} cut at {len}"));
         }
     }
 }
@@ -734,7 +1160,7 @@ fn real_labels_are_read() {
         assert_eq!(labels[0].verdict, LabelVerdict::Compliant);
         assert_eq!(labels[0].place, "iTXt[XML:com.adobe.xmp][TC260:AIGC]@33");
         assert_eq!(kinds(&found), [""; 0]);
-        let state = disposition(&found.labels, &found.strip_evidence, &[]).state;
+        let state = disposition(&found.labels, &found.strip_evidence, &[], false).state;
         assert_eq!(state, DispositionState::Confirmed);
     }
     let grok = read("grok.jpg");

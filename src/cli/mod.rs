@@ -6,8 +6,11 @@ use std::process::ExitCode;
 use clap::{ArgAction, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+mod c2pa_worker;
 mod doctor;
 mod inputs;
+mod inspect;
+mod label;
 mod progress;
 mod scan;
 mod score;
@@ -40,11 +43,15 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Scan(scan::ScanArgs),
+    Inspect(inspect::InspectArgs),
     Score(score::ScoreArgs),
+    Label(label::LabelArgs),
     Weights(weights::WeightsArgs),
     Doctor(doctor::DoctorArgs),
     /// Print the JSON Schema of the report (one JSONL line of scan)
     Schema,
+    #[command(hide = true)]
+    C2paWorker(c2pa_worker::WorkerArgs),
 }
 
 /// Runs the program and says how it went: 0 all well, 1 something failed (named on stderr), 2
@@ -55,10 +62,13 @@ pub fn main() -> ExitCode {
     log_to_stderr(cli.verbose);
     ExitCode::from(match cli.command {
         Command::Scan(args) => scan::run(args),
+        Command::Inspect(args) => inspect::run(args),
         Command::Score(args) => score::run(&args),
+        Command::Label(args) => label::run(&args),
         Command::Weights(args) => weights::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Schema => print(crate::report::SCHEMA, EXIT_OK),
+        Command::C2paWorker(args) => c2pa_worker::run(&args),
     })
 }
 

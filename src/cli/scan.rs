@@ -14,6 +14,8 @@ use crate::detect::Tier;
 use crate::engine::{DeviceChoice, Engine, ScanOptions};
 use crate::models::weights::{PrecisionChoice, WeightStore};
 use crate::nn::Precision;
+use crate::provenance::InspectOptions;
+use crate::provenance::c2pa::{TrustAnchors, Worker};
 use crate::report::jsonl::JsonLines;
 use crate::report::store::Store;
 use crate::report::table::{Style, Table};
@@ -62,6 +64,8 @@ pub struct ScanArgs {
     /// Files in work at the same time [default: chosen by the number of processors]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
+    #[command(flatten)]
+    labels: LabelArgs,
     /// Keep results in this SQLite file and take from it what was scanned before with the same
     /// content, weights and options; a scan that was cut short goes on where it was
     #[arg(long, value_name = "FILE")]
@@ -77,14 +81,41 @@ pub struct ScanArgs {
     ascii: bool,
 }
 
+/// How labels are judged; `scan` and `inspect` have these.
+#[derive(Debug, Args)]
+pub(super) struct LabelArgs {
+    /// Certificates (PEM) whose C2PA signatures are trusted; none are built in, and without them no
+    /// signer is checked
+    #[arg(long, value_name = "FILE")]
+    trust_anchors: Option<PathBuf>,
+    /// Whoever uploaded the files declared them to be made by AI
+    #[arg(long)]
+    declared_ai: bool,
+}
+
+impl LabelArgs {
+    /// How labels are read, and whether the content was declared.
+    ///
+    /// # Errors
+    /// Trust anchors that cannot be read, or the program that cannot find itself.
+    pub(super) fn resolve(&self) -> Result<(InspectOptions, bool), String> {
+        let anchors = self.trust_anchors.as_deref().map(TrustAnchors::open).transpose();
+        let anchors = anchors.map_err(|e| format!("--trust-anchors {e}"))?;
+        let program = std::env::current_exe()
+            .map_err(|e| format!("where this program is cannot be told: {e}"))?;
+        let options = InspectOptions { c2pa: Some(Worker::new(program, anchors)) };
+        Ok((options, self.declared_ai))
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
+pub(super) enum Format {
     Table,
     Jsonl,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum ColorChoice {
+pub(super) enum ColorChoice {
     Auto,
     Always,
     Never,
@@ -135,7 +166,7 @@ pub(super) fn parse_fps(text: &str) -> Result<f64, String> {
 }
 
 /// What the terminal and the environment say.
-struct Surroundings {
+pub(super) struct Surroundings {
     stdout_is_terminal: bool,
     /// Columns of the terminal behind stdout.
     terminal_width: Option<usize>,
@@ -146,7 +177,7 @@ struct Surroundings {
 }
 
 impl Surroundings {
-    fn real() -> Self {
+    pub(super) fn real() -> Self {
         let var = |name| std::env::var(name).ok().filter(|v| !v.is_empty());
         Self {
             stdout_is_terminal: io::stdout().is_terminal(),
@@ -156,6 +187,17 @@ impl Surroundings {
             no_color: var("NO_COLOR").is_some() || var("TERM").as_deref() == Some("dumb"),
         }
     }
+
+    pub(super) fn style(&self, color: ColorChoice, ascii: bool) -> Style {
+        let color = match color {
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+            ColorChoice::Auto => self.stdout_is_terminal && !self.no_color,
+        };
+        let columns = self.columns.as_ref().and_then(|c| c.trim().parse().ok());
+        let width = columns.or(self.terminal_width).unwrap_or(Style::PIPE_WIDTH);
+        Style { width: width.min(400), color, ascii }
+    }
 }
 
 /// What a scan is asked to do, with nothing left open.
@@ -164,6 +206,7 @@ struct Plan {
     paths: Vec<PathBuf>,
     output: Output,
     options: ScanOptions,
+    labels: LabelArgs,
     store: Option<PathBuf>,
     weights: Option<PathBuf>,
     precision: PrecisionChoice,
@@ -177,13 +220,7 @@ enum Output {
 
 impl ScanArgs {
     fn resolve(self, around: &Surroundings) -> Plan {
-        let color = match self.color {
-            ColorChoice::Always => true,
-            ColorChoice::Never => false,
-            ColorChoice::Auto => around.stdout_is_terminal && !around.no_color,
-        };
-        let columns = around.columns.as_ref().and_then(|c| c.trim().parse().ok());
-        let width = columns.or(around.terminal_width).unwrap_or(Style::PIPE_WIDTH);
+        let style = around.style(self.color, self.ascii);
         let mut detectors = self.detectors;
         if detectors.is_empty() {
             detectors = DetectorKind::ALL.to_vec();
@@ -194,9 +231,7 @@ impl ScanArgs {
         Plan {
             paths: self.paths,
             output: match self.format {
-                Format::Table => {
-                    Output::Table(Style { width: width.min(400), color, ascii: self.ascii })
-                }
+                Format::Table => Output::Table(style),
                 Format::Jsonl => Output::Jsonl,
             },
             options: ScanOptions {
@@ -205,7 +240,9 @@ impl ScanArgs {
                 jobs: self.jobs.map_or(0, usize::from),
                 device: self.device,
                 tier: self.tier,
+                ..ScanOptions::default()
             },
+            labels: self.labels,
             store: self.store,
             weights: self.weights,
             precision: self.precision,
@@ -222,7 +259,8 @@ pub fn run(args: ScanArgs) -> u8 {
     }
 }
 
-fn scan(plan: Plan) -> Result<u8, String> {
+fn scan(mut plan: Plan) -> Result<u8, String> {
+    (plan.options.inspect, plan.options.declared_ai) = plan.labels.resolve()?;
     // The store first: a mistake there should not wait for networks to be loaded.
     let store = match &plan.store {
         Some(path) => Store::open(path),
@@ -335,6 +373,7 @@ mod tests {
         assert_eq!(plan.options.detectors, DetectorKind::ALL);
         assert_eq!(plan.options.device, DeviceChoice::Auto);
         assert_eq!((plan.options.fps, plan.options.jobs), (4.0, 0));
+        assert!(plan.labels.trust_anchors.is_none() && !plan.labels.declared_ai);
         assert_eq!((plan.store, plan.weights), (None, None));
         assert_eq!((plan.precision, plan.options.tier), (PrecisionChoice::Auto, None));
     }

@@ -112,6 +112,7 @@ fn score(args: &ScoreArgs) -> Result<u8, String> {
                 jobs: 0,
                 device: args.device,
                 tier: args.tier,
+                ..ScanOptions::default()
             };
             let engine = Engine::new(options, &weights).map_err(|e| e.to_string())?;
             Judge::Ours(Box::new(engine))

@@ -261,9 +261,11 @@ impl Observer for Session<'_> {
 }
 
 /// Whether another run on the same bytes would say the same: a failure of reading or of the
-/// machine is tried again instead, and so is what a device that was lost left to another one.
+/// machine is tried again instead, and so is what a device that was lost left to another one, and a
+/// manifest whose verifier was too slow.
 fn is_lasting(report: &Report) -> bool {
-    if report.reasons.iter().any(|r| r.code == ReasonCode::DeviceLost) {
+    let mut reasons = report.reasons.iter().chain(report.segments.iter().flat_map(|s| &s.reasons));
+    if reasons.any(|r| matches!(r.code, ReasonCode::DeviceLost | ReasonCode::ManifestNotVerified)) {
         return false;
     }
     let code = report.error.as_ref().map(|e| e.code.as_str());

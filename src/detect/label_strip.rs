@@ -26,7 +26,8 @@ const WEIGHT_SPREAD: f32 = 1.0;
 /// label is no evidence by itself: without residue the probability stays at the prior of 0.01. Where
 /// the container is not read the probability is none, the verdict undetermined and the reason
 /// `unread_container`; where a part of it could not be read and nothing was found, undetermined
-/// with `labels_partly_read`.
+/// with `labels_partly_read`; likewise, with `manifest_not_verified`, where the verifier of C2PA
+/// failed.
 pub fn judge(findings: &Findings, duration_ms: Option<i64>) -> (Track, Vec<Segment>) {
     let end_ms = duration_ms.unwrap_or(0).max(0);
     let mut reasons = Vec::new();
@@ -37,13 +38,15 @@ pub fn judge(findings: &Findings, duration_ms: Option<i64>) -> (Track, Vec<Segme
     for what in &findings.unread {
         reasons.push(Reason { code: ReasonCode::LabelsPartlyRead, detail: what.clone() });
     }
+    if let Some(why) = &findings.unverified {
+        reasons.push(Reason { code: ReasonCode::ManifestNotVerified, detail: why.clone() });
+    }
+    let whole = findings.unread.is_empty() && findings.unverified.is_none();
     let judged = findings.container.map(|_| probability(findings));
     let verdict = match judged {
         None => SegmentVerdict::Undetermined,
         Some((low, middle, _)) if middle >= THRESHOLD && low >= THRESHOLD => SegmentVerdict::Fake,
-        Some((_, _, high)) if high < THRESHOLD && findings.unread.is_empty() => {
-            SegmentVerdict::Bonafide
-        }
+        Some((_, _, high)) if high < THRESHOLD && whole => SegmentVerdict::Bonafide,
         Some(_) => SegmentVerdict::Undetermined,
     };
     let track = Track {
@@ -117,6 +120,7 @@ mod tests {
                 })
                 .collect(),
             unread: vec![],
+            unverified: None,
         }
     }
 
@@ -166,5 +170,10 @@ mod tests {
         let segment = one(&partly);
         assert_eq!(segment.verdict, SegmentVerdict::Undetermined);
         assert_eq!(segment.reasons[0].code, ReasonCode::LabelsPartlyRead);
+        let mut unverified = findings(&[]);
+        unverified.unverified = Some("it took too long".into());
+        let segment = one(&unverified);
+        assert_eq!(segment.verdict, SegmentVerdict::Undetermined);
+        assert_eq!(segment.reasons[0].code, ReasonCode::ManifestNotVerified);
     }
 }

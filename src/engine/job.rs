@@ -109,10 +109,8 @@ fn work(
     let wanted = |kind| engine.options.detectors.contains(&kind);
     let clock = Instant::now();
     let mut findings = match wanted(DetectorKind::LabelStrip) {
-        true => Some(provenance::inspect(path).map_err(|e| Failure {
-            code: "unreadable".to_owned(),
-            message: e.to_string(),
-            time_ms: None,
+        true => Some(provenance::inspect_with(path, &engine.options.inspect).map_err(|e| {
+            Failure { code: "unreadable".to_owned(), message: e.to_string(), time_ms: None }
         })?),
         false => None,
     };
@@ -128,7 +126,7 @@ fn work(
         report.labels = findings.labels;
         report.strip_evidence = findings.strip_evidence;
     }
-    conclude(report, labels_were_read);
+    conclude(report, labels_were_read, engine.options.declared_ai);
     if !judged? {
         return Ok(Outcome::LeftAlone);
     }
@@ -356,7 +354,7 @@ fn decode(
 }
 
 /// Orders what was found and says what a platform has to do with it.
-fn conclude(report: &mut Report, labels_were_read: bool) {
+fn conclude(report: &mut Report, labels_were_read: bool, declared_ai: bool) {
     let order: BTreeMap<String, usize> =
         report.tracks.iter().enumerate().map(|(i, t)| (t.id.clone(), i)).collect();
     report.segments.sort_by_key(|s| (order.get(&s.track).copied(), s.start_ms, s.end_ms));
@@ -375,8 +373,9 @@ fn conclude(report: &mut Report, labels_were_read: bool) {
             )
         })
         .collect();
-    report.disposition = disposition(&report.labels, &report.strip_evidence, &suspicions);
-    if !labels_were_read && suspicions.is_empty() {
+    report.disposition =
+        disposition(&report.labels, &report.strip_evidence, &suspicions, declared_ai);
+    if !labels_were_read && report.disposition.state == DispositionState::None {
         report.disposition = Disposition {
             state: DispositionState::Undetermined,
             evidence: vec!["labels were not read: label-strip was not asked for".to_owned()],

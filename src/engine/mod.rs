@@ -32,6 +32,7 @@ use crate::{
     device::{self, DeviceError, Gpu},
     models::weights::{PrecisionChoice, WeightStore, WeightsError},
     nn::Precision,
+    provenance::{InspectOptions, c2pa::Worker},
     report::{DetectorKind, EngineInfo, Report, path_text},
 };
 
@@ -46,6 +47,10 @@ pub struct ScanOptions {
     pub device: DeviceChoice,
     /// None: for each detector [`Tier::Accurate`] where its weights are installed, else [`Tier::Fast`].
     pub tier: Option<Tier>,
+    /// How labels are read, and what verifies C2PA manifests.
+    pub inspect: InspectOptions,
+    /// Whoever uploaded the files declared them to be made by AI.
+    pub declared_ai: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +76,8 @@ impl Default for ScanOptions {
             jobs: 0,
             device: DeviceChoice::Auto,
             tier: None,
+            inspect: InspectOptions::default(),
+            declared_ai: false,
         }
     }
 }
@@ -190,6 +197,15 @@ fn best_tiers(detectors: &[DetectorKind], weights: &WeightStore) -> Tiers {
     }
 }
 
+/// What a report says of how C2PA manifests are verified.
+fn c2pa(options: &InspectOptions) -> serde_json::Value {
+    let anchors = |worker: &Worker| worker.trust_anchors.as_ref().map(|a| a.sha256().to_owned());
+    match &options.c2pa {
+        Some(worker) => serde_json::json!({ "trust_anchors": anchors(worker) }),
+        None => serde_json::json!("not verified"),
+    }
+}
+
 /// What a report says: the best of the tiers that the detectors run.
 fn best_used(detectors: &[DetectorKind], tiers: Tiers) -> Tier {
     let used =
@@ -278,6 +294,8 @@ impl Engine {
             device_note,
             decoder: None,
             options: BTreeMap::from([
+                ("c2pa".to_owned(), c2pa(&options.inspect)),
+                ("declared_ai".to_owned(), serde_json::json!(options.declared_ai)),
                 ("detectors".to_owned(), serde_json::json!(names)),
                 ("fps".to_owned(), serde_json::json!(options.fps)),
                 ("precision".to_owned(), serde_json::json!(precisions)),

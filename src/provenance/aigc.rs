@@ -89,6 +89,27 @@ impl Aigc {
     }
 }
 
+/// What a deviation asks of who writes a label.
+pub(crate) fn explain(code: &str) -> String {
+    let why = match code {
+        "missing_label" => "Label is missing",
+        "label_value_not_1_2_3" => "Label must be 1 (AI), 2 (possibly) or 3 (suspected)",
+        "missing_content_producer" => "ContentProducer is missing",
+        "missing_produce_id" => "ProduceID is missing",
+        "producer_not_provider_code" => {
+            "ContentProducer must be 001, 1, a unified social credit code of 18 characters \
+             (0-9, A-Z) and 5 digits"
+        }
+        "propagator_not_provider_code" => {
+            "ContentPropagator must be 001, 1, a unified social credit code of 18 characters \
+             (0-9, A-Z) and 5 digits"
+        }
+        "bad_characters" => "values may hold 0x21 to 0x7E without \" and \\ only",
+        other => other,
+    };
+    why.to_owned()
+}
+
 /// 0x21 to 0x7E without the quotation mark and the backslash.
 fn is_allowed(byte: u8) -> bool {
     matches!(byte, 0x21..=0x7E) && byte != b'"' && byte != b'\\'

@@ -2,10 +2,11 @@
 
 use std::fmt;
 
+use super::c2pa::{self, Answer};
 use super::evidence::{self, Kind};
 use super::input::cut;
 use super::traces::{self, Field, Text};
-use super::{Findings, aigc, exif, jumbf, xmp};
+use super::{Findings, aigc, encoder, exif, jumbf, xmp};
 use crate::report::{Evidence, Label, LabelVerdict};
 
 /// A report's label says this much.
@@ -17,6 +18,8 @@ const MAX_TEXT_BYTES: usize = 4 << 20;
 const MAX_NOTES: usize = 16;
 /// One step of a path, which may hold a key of the file's choosing.
 const MAX_STEP: usize = 160;
+/// Encoders and muxers that a file names; a film with many tracks has a handler each.
+const MAX_ENCODERS: usize = 16;
 /// EXIF blocks read in one file; a picture has one.
 const MAX_EXIF_BLOCKS: u32 = 64;
 /// A value under a label's key is read up to this length.
@@ -64,6 +67,13 @@ impl fmt::Display for Spot {
     }
 }
 
+/// Why a manifest was not verified.
+pub(crate) enum NotVerified {
+    /// Nobody gave a verifier, or the bytes are not a file's.
+    NotAsked,
+    Failed(String),
+}
+
 struct Found {
     kind: &'static Kind,
     spot: Spot,
@@ -78,6 +88,9 @@ pub(crate) struct Collector {
     text_bytes: usize,
     pointers: Vec<(Spot, String)>,
     notes: Vec<String>,
+    /// Where the first whole C2PA store is, and which of the labels it became.
+    store: Option<(Spot, usize)>,
+    unverified: Option<String>,
     exif_blocks: u32,
     /// Bytes that compressed texts grew to, over the whole file.
     pub(crate) inflated: u64,
@@ -182,16 +195,6 @@ impl Collector {
     }
 
     pub(crate) fn digital_source_type(&mut self, spot: &Spot, value: &str) {
-        /// Values of the vocabulary that say how it was made without AI.
-        const MADE_BY_HAND: [&str; 7] = [
-            "digitalCapture",
-            "computationalCapture",
-            "negativeFilm",
-            "positiveFilm",
-            "print",
-            "humanEdits",
-            "minorHumanEdits",
-        ];
         /// Values that leave it open.
         const OPEN: [&str; 8] = [
             "algorithmicallyEnhanced",
@@ -207,11 +210,7 @@ impl Collector {
             return;
         }
         let name = value.rsplit('/').next().unwrap_or(value);
-        let ai = if jumbf::AI_SOURCE_TYPES.contains(&name) {
-            Some(true)
-        } else {
-            MADE_BY_HAND.contains(&name).then_some(false)
-        };
+        let ai = jumbf::source_type_says(value);
         let mut deviations = Vec::new();
         if ai.is_none() && !OPEN.contains(&name) {
             deviations.push("unknown_source_type".to_owned());
@@ -258,20 +257,130 @@ impl Collector {
         });
     }
 
+    /// The first bytes of a video stream, which may hold its encoder's options.
+    pub(crate) fn stream_head(&mut self, spot: &Spot, bytes: &[u8]) {
+        if let Some((at, name, text)) = encoder::options(bytes) {
+            self.encoder(&spot.ahead(at).child("(SEI)").to_string(), &format!("{name}: {text}"));
+        }
+    }
+
+    /// The name of an MP4 track's handler.
+    pub(crate) fn handler(&mut self, spot: &Spot, name: &str) {
+        let name = name.trim_matches(|c: char| c.is_whitespace() || c.is_control());
+        if !name.is_empty() {
+            self.encoder(&spot.to_string(), &format!("handler: {name}"));
+        }
+    }
+
+    /// What a file says of the software that wrote it: each statement once.
+    fn encoder(&mut self, place: &str, content: &str) {
+        let content = cut(content, MAX_CONTENT);
+        let ours = || self.labels.iter().filter(|l| l.system == "encoder");
+        if ours().count() >= MAX_ENCODERS || ours().any(|l| l.content == content) {
+            return;
+        }
+        self.label(Label {
+            system: "encoder".into(),
+            place: place.to_owned(),
+            content: content.to_owned(),
+            verdict: LabelVerdict::Inconclusive,
+            deviations: Vec::new(),
+            ai: None,
+        });
+    }
+
     /// The bytes of a JUMBF superbox where manifests live. `missing`: it states more than there is.
     pub(crate) fn jumbf(&mut self, spot: &Spot, bytes: &[u8], missing: bool) {
         let Some(store) = jumbf::read(bytes, missing) else { return };
         if let Some(what) = store.broken {
             return self.evidence(&evidence::ORPHANED_JUMBF, spot, what);
         }
-        let mut content = format!(
-            "C2PA manifest store of {} bytes; this version does not verify signatures",
-            bytes.len()
-        );
+        let mut content = format!("C2PA manifest store of {} bytes", bytes.len());
         if let Some(name) = store.source_type {
-            content.push_str(&format!("; an assertion names the source type {name}"));
+            content.push_str(&format!("; its bytes name the source type {name}"));
+        }
+        if self.store.is_none() {
+            self.store = Some((spot.clone(), self.labels.len()));
+        } else {
+            content.push_str("; not verified: only the first store of a file is");
         }
         self.c2pa(spot, content, store.source_type.map(|_| true));
+    }
+
+    /// Whether there is anything that the verifier of C2PA might know more of.
+    pub(crate) fn wants_c2pa(&self) -> bool {
+        self.store.is_some()
+            || !self.pointers.is_empty()
+            || self.found.iter().any(|f| f.kind.system == "c2pa")
+    }
+
+    /// What the verifier said, or why it did not. `trust_list`: it had one.
+    pub(crate) fn c2pa_answer(&mut self, answer: Result<Answer, NotVerified>, trust_list: bool) {
+        let known = self.store.as_ref().and_then(|(spot, at)| Some((spot, self.labels.get(*at)?)));
+        let (spot, mut label) = match known {
+            Some((spot, label)) => (spot.clone(), label.clone()),
+            // Where the container's reader saw no whole store.
+            None => (
+                Spot::new("file", 0),
+                Label {
+                    system: "c2pa".into(),
+                    place: Spot::new("file", 0).to_string(),
+                    content: String::new(),
+                    verdict: LabelVerdict::Inconclusive,
+                    deviations: Vec::new(),
+                    ai: None,
+                },
+            ),
+        };
+        let add = |content: &mut String, what: &str| {
+            if !content.is_empty() {
+                content.push_str("; ");
+            }
+            content.push_str(what);
+        };
+        // Says something only of a store that is there.
+        let mut says_something = self.store.is_some();
+        match answer {
+            Ok(Answer::Store(store)) => {
+                let judged = c2pa::judge(&store, trust_list);
+                label.content = judged.content;
+                label.verdict = judged.verdict;
+                label.deviations = judged.deviations;
+                label.ai = judged.ai;
+                says_something = true;
+                if let Some(code) = judged.broken_binding {
+                    let detail = format!(
+                        "{code}: the content is not the one that was signed; the manifest itself \
+                         was left"
+                    );
+                    self.evidence(&evidence::BROKEN_BINDING, &spot, detail);
+                }
+            }
+            Ok(answer) => {
+                add(&mut label.content, &c2pa::unjudged(&answer));
+                match answer {
+                    Answer::Malformed { code, .. } => {
+                        label.verdict = LabelVerdict::Noncompliant;
+                        label.deviations.push(code);
+                    }
+                    Answer::Remote { .. } => says_something = true,
+                    _ => {}
+                }
+            }
+            Err(NotVerified::NotAsked) => {
+                add(&mut label.content, "not verified: no verifier was given")
+            }
+            Err(NotVerified::Failed(why)) => {
+                add(&mut label.content, &format!("not verified: {why}"));
+                self.unverified = Some(format!("the C2PA manifest was not verified: {why}"));
+            }
+        }
+        label.content = cut(&label.content, MAX_CONTENT).to_owned();
+        match self.store.as_ref().and_then(|(_, at)| self.labels.get_mut(*at)) {
+            Some(place) => *place = label,
+            None if says_something => self.label(label),
+            None => {}
+        }
     }
 
     /// Bytes that the format says to ignore: `free`, Void, JUNK, padding.
@@ -369,7 +478,8 @@ impl Collector {
                 let mut weight = found.kind.weight;
                 let superseded = match found.kind.system {
                     "aigc" => intact_aigc,
-                    _ => intact_c2pa,
+                    "c2pa" => intact_c2pa,
+                    _ => false,
                 };
                 if superseded {
                     weight = weight.min(evidence::SUPERSEDED);
@@ -387,6 +497,13 @@ impl Collector {
             .collect();
         let labelled = self.labels.iter().any(|l| l.ai == Some(true));
         let texts = std::mem::take(&mut self.texts);
+        for text in texts.iter().filter(|text| encoder::is_tag(text)) {
+            let value = text.value.trim_matches(|c: char| c.is_whitespace() || c.is_control());
+            if !value.is_empty() {
+                let key = text.key.replace("\\u{a9}", "©");
+                self.encoder(&text.place, &format!("{key}: {value}"));
+            }
+        }
         for trace in traces::find(&texts) {
             let key = &trace.text.key;
             let content = format!("{}: {key} = {}", trace.generator, trace.text.value);
@@ -411,7 +528,13 @@ impl Collector {
         if !intact_aigc {
             self.labels.insert(0, absent(container, self.notes.is_empty()));
         }
-        Findings { container, labels: self.labels, strip_evidence, unread: self.notes }
+        Findings {
+            container,
+            labels: self.labels,
+            strip_evidence,
+            unread: self.notes,
+            unverified: self.unverified,
+        }
     }
 }
 

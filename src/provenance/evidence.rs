@@ -33,6 +33,11 @@ pub(crate) const ORPHANED_JUMBF: Kind = kind("orphaned_jumbf", 6.5, "c2pa");
 /// Editors that keep XMP and drop unknown segments do this without intent, but the label is gone
 /// all the same. Less than residue of the manifest itself, since some write the pointer too early.
 pub(crate) const POINTER_TO_NOTHING: Kind = kind("xmp_points_to_missing_manifest", 6.0, "c2pa");
+/// The content was changed after it was signed, and the manifest was left. That is no removal of
+/// the manifest; but taking off another label (an AIGC field, XMP) breaks the binding, and so does
+/// any edit by a tool that does not know C2PA, such as a new caption. About five times likelier with
+/// the former.
+pub(crate) const BROKEN_BINDING: Kind = kind("broken_hard_binding", 1.5, "any");
 /// Most generators have never labelled anything, so their trace alone says little.
 pub(crate) const TRACE_WITHOUT_LABEL: Kind = kind("generator_trace_without_label", 1.0, "any");
 /// The pipelines that mark their pixels write no label by themselves, so this says "generated" for

@@ -39,11 +39,7 @@ pub(crate) fn read(bytes: &[u8], spot: &Spot, out: &mut Collector) {
 
 fn text(value: &Value, tag: Tag, big_endian: bool) -> Option<String> {
     match value {
-        Value::Ascii(parts) => {
-            let parts: Vec<_> =
-                parts.iter().take(MAX_PARTS).map(|p| String::from_utf8_lossy(p)).collect();
-            Some(parts.join(" "))
-        }
+        Value::Ascii(parts) => Some(join(parts.iter().map(Vec::as_slice))),
         Value::Undefined(bytes, _) if tag == Tag::UserComment => Some(comment(bytes, big_endian)),
         Value::Undefined(bytes, _) | Value::Byte(bytes) => {
             Some(String::from_utf8_lossy(bytes).into_owned())
@@ -52,8 +48,18 @@ fn text(value: &Value, tag: Tag, big_endian: bool) -> Option<String> {
     }
 }
 
+fn join<'a>(parts: impl Iterator<Item = &'a [u8]>) -> String {
+    let parts: Vec<_> = parts.take(MAX_PARTS).map(|p| String::from_utf8_lossy(p)).collect();
+    parts.join(" ")
+}
+
+/// The strings of an ASCII value, each of which ends in NUL, with spaces between them.
+pub(crate) fn joined(bytes: &[u8]) -> String {
+    join(bytes.split(|b| *b == 0).filter(|part| !part.is_empty()))
+}
+
 /// UserComment begins with 8 bytes that name its character set.
-fn comment(bytes: &[u8], big_endian: bool) -> String {
+pub(crate) fn comment(bytes: &[u8], big_endian: bool) -> String {
     match bytes.split_at_checked(8) {
         Some((b"UNICODE\0", rest)) => utf16(rest, big_endian),
         Some((b"ASCII\0\0\0" | b"\0\0\0\0\0\0\0\0", rest)) => {

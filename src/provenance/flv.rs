@@ -1,12 +1,14 @@
 //! FLV (Adobe Flash Video File Format 10.1, AMF0): the script tag `onMetaData`.
 
-use super::Reader;
 use super::collect::{Collector, MAX_VALUE, Spot};
 use super::input::{Input, Stop, be16, be32};
 use super::traces::Field;
+use super::{Reader, encoder};
 
 /// Tags looked at: `onMetaData` is among the first.
 const MAX_TAGS: u32 = 64;
+/// Tags of pictures that are searched for an encoder's options: the first is the decoder's set-up.
+const MAX_HEADS: u32 = 2;
 const MAX_SCRIPT: usize = 4 << 20;
 const MAX_VALUES: u32 = 100_000;
 const MAX_DEPTH: u32 = 8;
@@ -25,6 +27,7 @@ impl Reader for Flv {
     fn read(&self, input: &mut Input<'_>, out: &mut Collector) -> Result<(), Stop> {
         let head = input.read(0, 9)?;
         let mut at = u64::from(be32(&head, 5).unwrap_or(9)) + 4;
+        let mut heads = 0..MAX_HEADS;
         for _ in 0..MAX_TAGS {
             let Some(head) = input.read(at, 4).map(|b| be32(&b, 0))? else { return Ok(()) };
             let (kind, size) = (head >> 24 & 0x1F, u64::from(head & 0xFF_FFFF));
@@ -39,6 +42,10 @@ impl Reader for Flv {
                 {
                     out.note(format!("{spot}: the script data is damaged"));
                 }
+            }
+            if kind == 9 && heads.next().is_some() {
+                let bytes = input.span(body, body + size, encoder::HEAD)?;
+                out.stream_head(&Spot::new("video", at), &bytes);
             }
             at = body + size + 4;
         }

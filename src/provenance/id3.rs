@@ -1,14 +1,17 @@
-//! MP3: ID3v2.2 to 2.4 at the start of the file (id3.org), frames `TXXX` and `COMM`.
+//! MP3: ID3v2.2 to 2.4 at the start of the file and behind the sound (id3.org), frames `TXXX` and
+//! `COMM`, XMP in `PRIV` and C2PA in `GEOB`; ID3v1; APEv2.
 
 use super::collect::{Collector, MAX_VALUE, Spot};
 use super::exif::utf16;
 use super::input::{Input, Stop, be32};
 use super::traces::Field;
-use super::{Reader, xiph};
+use super::{Reader, apev2, xiph};
 
 /// Of one tag this much is read; covers make tags of several megabytes.
 const MAX_TAG: usize = 16 << 20;
 const MAX_FRAMES: u32 = 4096;
+/// Tags behind the sound.
+const MAX_TAILS: u32 = 8;
 
 pub(super) struct Mp3;
 
@@ -24,9 +27,63 @@ impl Reader for Mp3 {
     fn read(&self, input: &mut Input<'_>, out: &mut Collector) -> Result<(), Stop> {
         let end = tag(input, 0, "", out)?;
         if input.read(end, 4)? == b"fLaC" {
-            xiph::flac(input, end, out)?;
+            return xiph::flac(input, end, out);
         }
-        Ok(())
+        tail(input, end, out)
+    }
+}
+
+/// Tags behind the sound, from the end of the file back: ID3v1, then APEv2 and ID3v2 in any order.
+fn tail(input: &mut Input<'_>, start: u64, out: &mut Collector) -> Result<(), Stop> {
+    let mut end = input.len();
+    if let Some(at) = end.checked_sub(128).filter(|at| *at >= start) {
+        let old = input.read(at, 128)?;
+        if old.starts_with(b"TAG") {
+            for (key, range) in
+                [("title", 3..33), ("artist", 33..63), ("album", 63..93), ("comment", 97..127)]
+            {
+                let bytes = old.get(range).unwrap_or_default();
+                let text: String = bytes.iter().map(|b| char::from(*b)).collect();
+                let text = text.trim_end_matches(['\0', ' ']);
+                out.text(Field::Tag, key, text, &Spot::new(format!("ID3v1[{key}]"), at));
+            }
+            end = at;
+        }
+    }
+    for _ in 0..MAX_TAILS {
+        let before = apev2::tag(input, end, out)?;
+        let before = if before == end { footed(input, end, start, out)? } else { before };
+        if before == end || before <= start {
+            break;
+        }
+        end = before;
+    }
+    Ok(())
+}
+
+/// Reads an ID3v2.4 tag whose footer ends at `end`, and gives where it begins.
+fn footed(input: &mut Input<'_>, end: u64, start: u64, out: &mut Collector) -> Result<u64, Stop> {
+    let Some(at) = end.checked_sub(10) else { return Ok(end) };
+    let footer = input.read(at, 10)?;
+    let size = footer.strip_prefix(b"3DI").and_then(|rest| syncsafe(rest.get(3..7)?));
+    let begin = size.and_then(|size| at.checked_sub(u64::from(size) + 10));
+    let Some(begin) = begin.filter(|begin| *begin >= start) else { return Ok(end) };
+    tag(input, begin, "", out)?;
+    Ok(begin)
+}
+
+/// Reads a tag that stands in memory, in a stream of them.
+pub(super) fn in_memory(bytes: &[u8], spot: &Spot, out: &mut Collector) {
+    let (Some(b"ID3"), Some(version), Some(flags), Some(size)) =
+        (bytes.get(..3), bytes.get(3), bytes.get(5), bytes.get(6..10).and_then(syncsafe))
+    else {
+        return;
+    };
+    let body = bytes.get(10..bytes.len().min(10 + size as usize)).unwrap_or_default();
+    if flags & 0x80 != 0 && *version < 4 {
+        frames(&unsynchronise(body), *version, *flags, spot, out);
+    } else {
+        frames(body, *version, *flags, spot, out);
     }
 }
 
@@ -123,6 +180,22 @@ fn frame(id: &[u8], data: &[u8], spot: &Spot, out: &mut Collector) {
         b"TXXX" | b"TXX" => ("TXXX", rest),
         // A language stands before the description.
         b"COMM" | b"COM" => ("COMM", rest.get(3..).unwrap_or_default()),
+        b"PRIV" => {
+            // An owner in Latin letters, then what is the owner's own.
+            if let Some(packet) = data.strip_prefix(b"XMP\0") {
+                out.xmp(&spot.child(".PRIV(XMP)"), packet);
+            }
+            return;
+        }
+        b"GEOB" | b"GEO" => {
+            // Type, name and description stand before the object; the box says itself what it is.
+            let head = data.get(..data.len().min(1024)).unwrap_or_default();
+            let start = memchr::memmem::find(head, b"jumb").and_then(|at| at.checked_sub(4));
+            if let Some(store) = start.and_then(|at| data.get(at..)) {
+                out.jumbf(&spot.child(".GEOB"), store, false);
+            }
+            return;
+        }
         _ => return,
     };
     let (key, value) = describe(*encoding, rest);
@@ -135,7 +208,7 @@ fn frame(id: &[u8], data: &[u8], spot: &Spot, out: &mut Collector) {
 }
 
 /// A description that ends in NUL and the value after it, in the frame's encoding.
-fn describe(encoding: u8, bytes: &[u8]) -> (String, String) {
+pub(super) fn describe(encoding: u8, bytes: &[u8]) -> (String, String) {
     let wide = matches!(encoding, 1 | 2);
     let end = if wide {
         bytes.chunks_exact(2).position(|pair| pair == [0, 0]).map(|i| 2 * i)
@@ -158,7 +231,7 @@ fn describe(encoding: u8, bytes: &[u8]) -> (String, String) {
 }
 
 /// Four bytes of seven bits each; none where a high bit is set.
-fn syncsafe(bytes: &[u8]) -> Option<u32> {
+pub(super) fn syncsafe(bytes: &[u8]) -> Option<u32> {
     bytes.iter().try_fold(0, |n, b| (b & 0x80 == 0).then_some(n << 7 | u32::from(*b)))
 }
 

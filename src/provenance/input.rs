@@ -51,6 +51,12 @@ impl<'a> Input<'a> {
         })
     }
 
+    /// For writing, which reads as much as it copies.
+    pub(crate) fn unbounded(source: &'a mut dyn Source) -> io::Result<Self> {
+        let input = Self::new(source)?;
+        Ok(Self { bytes_left: u64::MAX, calls_left: u32::MAX, ..input })
+    }
+
     pub(crate) fn len(&self) -> u64 {
         self.len
     }
@@ -80,6 +86,31 @@ impl<'a> Input<'a> {
     pub(crate) fn span(&mut self, start: u64, end: u64, cap: usize) -> Result<Vec<u8>, Stop> {
         let want = usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX);
         self.read(start, want.min(cap))
+    }
+
+    /// The whole stretch from `start` to `end`; none where it is longer than `cap` or runs past the
+    /// end of the file.
+    pub(crate) fn whole(
+        &mut self,
+        start: u64,
+        end: u64,
+        cap: usize,
+    ) -> Result<Option<Vec<u8>>, Stop> {
+        let Some(want) = end.checked_sub(start).and_then(|n| usize::try_from(n).ok()) else {
+            return Ok(None);
+        };
+        if want > cap || end > self.len {
+            return Ok(None);
+        }
+        let mut bytes = Vec::with_capacity(want);
+        while bytes.len() < want {
+            let piece = self.span(start + bytes.len() as u64, end, MAX_PIECE)?;
+            if piece.is_empty() {
+                return Ok(None);
+            }
+            bytes.extend(piece);
+        }
+        Ok(Some(bytes))
     }
 
     fn windowed(&self, at: u64, want: usize) -> Option<Vec<u8>> {

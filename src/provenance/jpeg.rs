@@ -4,10 +4,11 @@ use super::collect::{Collector, Spot};
 use super::input::{Input, MAX_PIECE, Stop, be16, be32};
 use super::png::MAX_TRAILER;
 use super::traces::Field;
-use super::{Reader, aigc};
+use super::{Reader, aigc, xmp};
 
-const XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
-const EXIF: &[u8] = b"Exif\0\0";
+pub(super) const XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
+const EXTENDED: &[u8] = b"http://ns.adobe.com/xmp/extension/\0";
+pub(super) const EXIF: &[u8] = b"Exif\0\0";
 /// Piece in which compressed pixels are searched for the next marker.
 const BLOCK: usize = 256 << 10;
 /// At the very end of a file phones keep a directory of what they appended.
@@ -25,9 +26,10 @@ impl Reader for Jpeg {
     }
 
     fn read(&self, input: &mut Input<'_>, out: &mut Collector) -> Result<(), Stop> {
-        let mut boxes = Boxes::default();
-        let end = segments(input, out, &mut boxes)?;
-        boxes.finish(out);
+        let mut parts = Parts::default();
+        let end = segments(input, out, &mut parts)?;
+        parts.boxes.finish(out);
+        parts.extended.finish(out);
         match end {
             Some(end) => trailer(input, end, out),
             None => {
@@ -42,7 +44,7 @@ impl Reader for Jpeg {
 fn segments(
     input: &mut Input<'_>,
     out: &mut Collector,
-    boxes: &mut Boxes,
+    parts: &mut Parts,
 ) -> Result<Option<u64>, Stop> {
     let mut at = 2;
     loop {
@@ -59,7 +61,7 @@ fn segments(
                 let cut = end > input.len();
                 if matches!(marker, 0xE0..=0xEF | 0xFE) {
                     let bytes = input.span(at + 4, end, usize::from(size))?;
-                    segment(*marker, &bytes, at, cut, boxes, out);
+                    segment(*marker, &bytes, at, cut, parts, out);
                 }
                 if cut {
                     return Ok(None);
@@ -76,7 +78,7 @@ fn segments(
     }
 }
 
-fn segment(marker: u8, bytes: &[u8], at: u64, cut: bool, boxes: &mut Boxes, out: &mut Collector) {
+fn segment(marker: u8, bytes: &[u8], at: u64, cut: bool, parts: &mut Parts, out: &mut Collector) {
     let name = if marker == 0xFE { "COM".to_owned() } else { format!("APP{}", marker - 0xE0) };
     let spot = Spot::new(name, at).cut_by_file_end(cut);
     if let Some(packet) = bytes.strip_prefix(XMP) {
@@ -84,7 +86,9 @@ fn segment(marker: u8, bytes: &[u8], at: u64, cut: bool, boxes: &mut Boxes, out:
     } else if let Some(tiff) = bytes.strip_prefix(EXIF) {
         out.exif(&spot.child("(EXIF)"), tiff);
     } else if marker == 0xEB && bytes.starts_with(b"JP") {
-        boxes.add(bytes, &spot, out);
+        parts.boxes.add(bytes, &spot, out);
+    } else if let Some(piece) = bytes.strip_prefix(EXTENDED) {
+        parts.extended.add(piece, &spot, out);
     } else if marker == 0xFE {
         out.text(Field::Exif, "COM", &String::from_utf8_lossy(bytes), &spot);
     } else if let Some(start) = aigc::find_start(bytes) {
@@ -126,6 +130,74 @@ fn trailer(input: &mut Input<'_>, start: u64, out: &mut Collector) -> Result<(),
         out.trailer(&Spot::new("trailer", tail).misplaced(late), &bytes);
     }
     Ok(())
+}
+
+/// What segments hold pieces of.
+#[derive(Default)]
+struct Parts {
+    boxes: Boxes,
+    extended: Extended,
+}
+
+/// XMP that one segment is too small for (XMP part 3, 1.1.3.1): pieces of a second packet, each with
+/// the packet's digest, its length and where in it the piece belongs.
+#[derive(Default)]
+struct Extended(Vec<Packet>);
+
+struct Packet {
+    digest: Vec<u8>,
+    spot: Spot,
+    bytes: Vec<u8>,
+    /// What of its beginning must be there.
+    stated: usize,
+    /// Bytes that pieces brought.
+    there: usize,
+}
+
+impl Extended {
+    fn add(&mut self, piece: &[u8], spot: &Spot, out: &mut Collector) {
+        const MOST: usize = xmp::MAX_XMP + 1;
+        let (Some(digest), Some(len), Some(offset)) =
+            (piece.get(..32), be32(piece, 32), be32(piece, 36))
+        else {
+            return;
+        };
+        let index = match self.0.iter().position(|packet| packet.digest == digest) {
+            Some(index) => index,
+            None if self.0.len() < 8 => {
+                let stated = (len as usize).min(MOST);
+                self.0.push(Packet {
+                    digest: digest.to_vec(),
+                    spot: spot.clone(),
+                    bytes: Vec::new(),
+                    stated,
+                    there: 0,
+                });
+                self.0.len() - 1
+            }
+            None => return out.note("more than 8 packets of extended XMP".to_owned()),
+        };
+        let (Some(packet), Some(data)) = (self.0.get_mut(index), piece.get(40..)) else { return };
+        let start = (offset as usize).min(packet.stated);
+        let data = data.get(..data.len().min(packet.stated - start)).unwrap_or_default();
+        let end = start + data.len();
+        if packet.bytes.len() < end {
+            packet.bytes.resize(end, b' ');
+        }
+        if let Some(slot) = packet.bytes.get_mut(start..end) {
+            slot.copy_from_slice(data);
+            packet.there += data.len();
+        }
+    }
+
+    fn finish(self, out: &mut Collector) {
+        for packet in self.0 {
+            if packet.there < packet.stated {
+                out.note(format!("{}: a piece of the extended XMP is missing", packet.spot));
+            }
+            out.xmp(&packet.spot.child("(extended XMP)"), &packet.bytes);
+        }
+    }
 }
 
 /// JUMBF boxes spread over APP11 segments (ISO 19566-5, D.2): `JP`, box instance, packet sequence

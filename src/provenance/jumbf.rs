@@ -1,5 +1,6 @@
-//! Whether a JUMBF box (ISO 19566-5) holds a C2PA manifest store and is whole. Signatures are not
-//! verified here.
+//! Whether a JUMBF box (ISO 19566-5) holds a C2PA manifest store and is whole. What it says is
+//! verified elsewhere ([`super::c2pa`]); here its bytes are searched, for containers that the
+//! verifier does not read.
 
 use super::input::{be32, be64};
 
@@ -14,6 +15,27 @@ pub(crate) const AI_SOURCE_TYPES: [&str; 5] = [
     "dataDrivenMedia",
 ];
 pub(crate) const SOURCE_TYPE_PREFIX: &str = "digitalsourcetype/";
+/// Values of the vocabulary that say how it was made without AI.
+const MADE_BY_HAND: [&str; 7] = [
+    "digitalCapture",
+    "computationalCapture",
+    "negativeFilm",
+    "positiveFilm",
+    "print",
+    "humanEdits",
+    "minorHumanEdits",
+];
+
+/// What a source type says of AI, given by its address or by its name alone.
+pub(crate) fn source_type_says(value: &str) -> Option<bool> {
+    let name = value.rsplit('/').next().unwrap_or(value);
+    // C2PA's own addition to the vocabulary, for what is no picture, sound or film.
+    if AI_SOURCE_TYPES.contains(&name) || name == "trainedAlgorithmicData" {
+        Some(true)
+    } else {
+        MADE_BY_HAND.contains(&name).then_some(false)
+    }
+}
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Store {

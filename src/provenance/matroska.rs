@@ -3,18 +3,22 @@
 use super::collect::{Collector, MAX_VALUE, Spot};
 use super::input::{Input, Stop};
 use super::traces::Field;
-use super::{Reader, aigc};
+use super::{Reader, aigc, encoder};
 
 const EBML: u32 = 0x1A45_DFA3;
-const SEGMENT: u32 = 0x1853_8067;
-const CLUSTER: u32 = 0x1F43_B675;
-const TAGS: u32 = 0x1254_C367;
-const TAG: u32 = 0x7373;
-const SIMPLE_TAG: u32 = 0x67C8;
-const TAG_NAME: u32 = 0x45A3;
-const TAG_STRING: u32 = 0x4487;
+pub(super) const SEGMENT: u32 = 0x1853_8067;
+pub(super) const CLUSTER: u32 = 0x1F43_B675;
+const INFO: u32 = 0x1549_A966;
+const MUXING_APP: u32 = 0x4D80;
+const WRITING_APP: u32 = 0x5741;
+const TRACKS: u32 = 0x1654_AE6B;
+pub(super) const TAGS: u32 = 0x1254_C367;
+pub(super) const TAG: u32 = 0x7373;
+pub(super) const SIMPLE_TAG: u32 = 0x67C8;
+pub(super) const TAG_NAME: u32 = 0x45A3;
+pub(super) const TAG_STRING: u32 = 0x4487;
 const TAG_BINARY: u32 = 0x4485;
-const VOID: u32 = 0xEC;
+pub(super) const VOID: u32 = 0xEC;
 
 const MAX_DEPTH: u32 = 10;
 const MAX_ELEMENTS: u32 = 300_000;
@@ -34,7 +38,8 @@ impl Reader for Matroska {
 
     fn read(&self, input: &mut Input<'_>, out: &mut Collector) -> Result<(), Stop> {
         let end = input.len();
-        let mut walk = Walk { input, out, left: MAX_ELEMENTS, void_left: MAX_VOID_TOTAL };
+        let mut walk =
+            Walk { input, out, left: MAX_ELEMENTS, void_left: MAX_VOID_TOTAL, clusters: false };
         walk.children(0, end, "", 0)
     }
 }
@@ -44,6 +49,8 @@ struct Walk<'w, 'i> {
     out: &'w mut Collector,
     left: u32,
     void_left: usize,
+    /// The first cluster was seen.
+    clusters: bool,
 }
 
 struct Element {
@@ -95,10 +102,23 @@ impl Walk<'_, '_> {
         let mut at = start;
         while let Some(this) = self.next(at, end)? {
             at = this.end;
+            let first_cluster = this.id == CLUSTER && !std::mem::replace(&mut self.clusters, true);
+            if first_cluster || this.id == TRACKS {
+                let name = if first_cluster { "Cluster" } else { "Tracks" };
+                let bytes = self.input.span(this.body, this.end, encoder::HEAD)?;
+                self.out.stream_head(&Spot::new(format!("{path}.{name}"), this.at), &bytes);
+            }
             match this.id {
                 SEGMENT => return self.children(this.body, this.end, "Segment", depth + 1),
                 // Its children are stepped over one by one, up to the next element of its level.
                 CLUSTER if this.open => at = this.body,
+                INFO => self.children(this.body, this.end, &format!("{path}.Info"), depth + 1)?,
+                MUXING_APP | WRITING_APP => {
+                    let bytes = self.input.span(this.body, this.end, MAX_VALUE)?;
+                    let key = if this.id == MUXING_APP { "MuxingApp" } else { "WritingApp" };
+                    let spot = Spot::new(format!("{path}.{key}"), this.at);
+                    self.out.text(Field::Tag, key, &String::from_utf8_lossy(&bytes), &spot);
+                }
                 TAGS => self.children(this.body, this.end, &format!("{path}.Tags"), depth + 1)?,
                 TAG => self.children(this.body, this.end, &format!("{path}.Tag"), depth + 1)?,
                 SIMPLE_TAG => self.simple_tag(&this, path, depth + 1)?,
@@ -157,7 +177,7 @@ impl Walk<'_, '_> {
 }
 
 /// An element's ID with its marker bit, and its length.
-fn id(bytes: &[u8]) -> Option<(u32, usize)> {
+pub(super) fn id(bytes: &[u8]) -> Option<(u32, usize)> {
     let len = bytes.first()?.leading_zeros() as usize + 1;
     if len > 4 {
         return None;
@@ -166,7 +186,7 @@ fn id(bytes: &[u8]) -> Option<(u32, usize)> {
 }
 
 /// A size and its length; none for the reserved value "unknown".
-fn size(bytes: &[u8]) -> Option<(Option<u64>, usize)> {
+pub(super) fn size(bytes: &[u8]) -> Option<(Option<u64>, usize)> {
     let len = bytes.first()?.leading_zeros() as usize + 1;
     if len > 8 {
         return None;

@@ -4,26 +4,34 @@
 //! odd places. One reader a container, chosen by content. Every reader runs under one budget
 //! (256 MiB and 400,000 reads in all, single pieces of at most 16 MiB in memory), so that no file,
 //! however large or hostile, takes unbounded time or memory. Media data is never read except to
-//! find the end of a JPEG.
+//! find the ends of JPEG and GIF, the tables of MPEG-TS and the links of a chained Ogg.
 //!
 //! `docs/labels.md` lists what is read where.
 
 mod aigc;
+mod apev2;
+pub mod c2pa;
 mod collect;
+mod encoder;
 mod evidence;
 mod exif;
 mod flv;
+mod gif;
+mod heif;
 mod id3;
 mod input;
 mod jpeg;
 mod jumbf;
 mod matroska;
 mod mp4;
+mod mpegts;
 mod png;
 pub mod rhythm;
 mod riff;
+mod tiff;
 mod traces;
 pub mod watermark;
+pub mod write;
 mod xiph;
 mod xmp;
 
@@ -32,7 +40,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::report::{Evidence, Label, LabelVerdict};
-use collect::Collector;
+use collect::{Collector, NotVerified};
 use input::{Input, Source, Stop};
 
 /// What one file says about its origin, and what is left of what it once said.
@@ -48,6 +56,8 @@ pub struct Findings {
     pub strip_evidence: Vec<Evidence>,
     /// What kept a part of the file from being read, one sentence each, at most 16.
     pub unread: Vec<String>,
+    /// Why a C2PA manifest could not be verified, where the verifier failed: another try may succeed.
+    pub unverified: Option<String>,
 }
 
 impl Findings {
@@ -86,53 +96,102 @@ pub enum InspectError {
     NotAFile { path: PathBuf },
 }
 
+/// What a container is told by: four packets of MPEG-TS with their checksums.
+const HEAD: usize = 1024;
+
 /// One container's reader.
 trait Reader: Sync {
     fn name(&self) -> &'static str;
-    /// Whether the first bytes of a file (up to 64) are of this container.
+    /// Whether the first bytes of a file (up to [`HEAD`]) are of this container.
     fn recognises(&self, head: &[u8]) -> bool;
     /// Damage is noted in `out` and ends the reading of what it touches; an error is of the file
     /// system, or the budget that is used up.
     fn read(&self, input: &mut Input<'_>, out: &mut Collector) -> Result<(), Stop>;
 }
 
-const READERS: [&dyn Reader; 9] = [
+const READERS: [&dyn Reader; 13] = [
     &png::Png,
     &jpeg::Jpeg,
+    &gif::Gif,
+    &tiff::Tiff,
     &riff::Riff,
     &matroska::Matroska,
     &xiph::Flac,
     &xiph::Ogg,
     &flv::Flv,
+    // Before MP4, whose boxes it has.
+    &mp4::Heif,
     &mp4::Mp4,
+    &mpegts::Mpegts,
     // Last: a frame of MPEG audio has only 11 fixed bits.
     &id3::Mp3,
 ];
+
+/// How a file's labels are read.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct InspectOptions {
+    /// What verifies C2PA manifests. None: they are reported and stay `inconclusive`.
+    pub c2pa: Option<c2pa::Worker>,
+}
+
+/// Reads a file's labels and strip evidence with the default options: C2PA manifests are found and
+/// not verified.
+///
+/// # Errors
+/// See [`inspect_with`].
+pub fn inspect(path: &Path) -> Result<Findings, InspectError> {
+    inspect_with(path, &InspectOptions::default())
+}
 
 /// Reads a file's labels and strip evidence.
 ///
 /// # Errors
 /// Where the file cannot be opened or read, or is not a regular file. A damaged or unknown file is
-/// no error: [`Findings::unread`] and [`Findings::container`] say so.
-pub fn inspect(path: &Path) -> Result<Findings, InspectError> {
+/// no error: [`Findings::unread`] and [`Findings::container`] say so. Nor is a manifest that could
+/// not be verified in time.
+pub fn inspect_with(path: &Path, options: &InspectOptions) -> Result<Findings, InspectError> {
     let failed = |source| InspectError::Io { path: path.to_owned(), source };
     // Asked first, because opening a FIFO waits for a writer.
     if !std::fs::metadata(path).map_err(failed)?.is_file() {
         return Err(InspectError::NotAFile { path: path.to_owned() });
     }
     let mut file = File::open(path).map_err(failed)?;
-    inspect_source(&mut file).map_err(failed)
+    let (container, mut out) = read(&mut file).map_err(failed)?;
+    if out.wants_c2pa() {
+        let answer = match &options.c2pa {
+            Some(worker) => worker.ask(&file, extension(container)).map_err(NotVerified::Failed),
+            None => Err(NotVerified::NotAsked),
+        };
+        let trust_list = options.c2pa.as_ref().is_some_and(|w| w.trust_anchors.is_some());
+        out.c2pa_answer(answer, trust_list);
+    }
+    Ok(out.finish(container))
 }
 
-/// The same over bytes in memory; for tests and fuzzing.
+/// The same over bytes in memory, without a verifier; for tests and fuzzing.
 ///
 /// # Errors
 /// Never for bytes in memory; the type is that of [`std::io::Read`].
 pub fn inspect_bytes(bytes: &[u8]) -> io::Result<Findings> {
-    inspect_source(&mut io::Cursor::new(bytes))
+    let (container, mut out) = read(&mut io::Cursor::new(bytes))?;
+    if out.wants_c2pa() {
+        out.c2pa_answer(Err(NotVerified::NotAsked), false);
+    }
+    Ok(out.finish(container))
 }
 
-fn inspect_source(source: &mut dyn Source) -> io::Result<Findings> {
+/// A name for the container that the verifier knows; it looks at the content first.
+fn extension(container: Chosen) -> &'static str {
+    match container {
+        Some("jpeg") => "jpg",
+        Some("riff") => "avi",
+        Some("matroska") => "mkv",
+        Some(name) => name,
+        None => "",
+    }
+}
+
+fn read(source: &mut dyn Source) -> io::Result<(Chosen, Collector)> {
     let mut input = Input::new(source)?;
     let mut out = Collector::default();
     let done = dispatch(&mut input, &mut out);
@@ -144,13 +203,13 @@ fn inspect_source(source: &mut dyn Source) -> io::Result<Findings> {
         }
         Err((_, Stop::Io(error))) => return Err(error),
     };
-    Ok(out.finish(container))
+    Ok((container, out))
 }
 
 type Chosen = Option<&'static str>;
 
 fn dispatch(input: &mut Input<'_>, out: &mut Collector) -> Result<Chosen, (Chosen, Stop)> {
-    let head = input.read(0, 64).map_err(|stop| (None, stop))?;
+    let head = input.read(0, HEAD).map_err(|stop| (None, stop))?;
     let Some(reader) = READERS.iter().find(|r| r.recognises(&head)) else { return Ok(None) };
     match reader.read(input, out) {
         Ok(()) => Ok(Some(reader.name())),

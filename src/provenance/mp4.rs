@@ -1,7 +1,9 @@
 //! ISO base media files and QuickTime: MP4, MOV, M4A, 3GP (ISO/IEC 14496-12, QuickTime File Format).
 
 use super::collect::{Collector, MAX_VALUE, Spot};
+use super::encoder;
 use super::exif::utf16;
+use super::heif::{Item, Items, MAX_ILOC, MAX_ITEMS};
 use super::input::{Input, MAX_PIECE, Stop, be16, be32, be64};
 use super::traces::Field;
 use super::{Reader, aigc, xmp};
@@ -12,11 +14,13 @@ const MAX_BOXES: u32 = 200_000;
 const MAX_KEYS: u32 = 4096;
 /// Bytes of a key's name that are kept.
 const MAX_KEY: usize = 128;
+/// Streams whose heads are searched.
+const MAX_HEADS: u32 = 4;
 /// Of one unused box this much is searched, and of all of them [`MAX_FREE_TOTAL`].
 const MAX_FREE: usize = 4 << 20;
 const MAX_FREE_TOTAL: usize = 32 << 20;
 
-const XMP_UUID: [u8; 16] = [
+pub(super) const XMP_UUID: [u8; 16] = [
     0xBE, 0x7A, 0xCF, 0xCB, 0x97, 0xA9, 0x42, 0xE8, 0x9C, 0x71, 0x99, 0x94, 0x91, 0xE3, 0xAF, 0xAC,
 ];
 const C2PA_UUID: [u8; 16] = [
@@ -37,21 +41,44 @@ impl Reader for Mp4 {
     }
 
     fn read(&self, input: &mut Input<'_>, out: &mut Collector) -> Result<(), Stop> {
-        let head = input.read(0, 64)?;
-        let brands = head.get(8..head.len().min(32)).unwrap_or_default();
-        if brands.chunks(4).any(|b| [&b"heic"[..], b"mif1", b"avif", b"heix"].contains(&b)) {
-            out.note("EXIF and XMP items of HEIF and AVIF are not read".to_owned());
-        }
-        let end = input.len();
-        let mut walk = Walk {
-            input,
-            out,
-            boxes_left: MAX_BOXES,
-            free_left: MAX_FREE_TOTAL,
-            after_mdat: false,
-        };
-        walk.children(0, end, "", 0)
+        walk(input, out)
     }
+}
+
+/// HEIF and AVIF (ISO/IEC 23008-12): the same boxes; labels stand in the items of `meta`.
+pub(super) struct Heif;
+
+impl Reader for Heif {
+    fn name(&self) -> &'static str {
+        "heif"
+    }
+
+    fn recognises(&self, head: &[u8]) -> bool {
+        const BRANDS: [&[u8; 4]; 10] = [
+            b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif",
+            b"avis",
+        ];
+        head.get(4..8) == Some(b"ftyp")
+            && head.get(8..12).is_some_and(|brand| BRANDS.iter().any(|b| *b == brand))
+    }
+
+    fn read(&self, input: &mut Input<'_>, out: &mut Collector) -> Result<(), Stop> {
+        walk(input, out)
+    }
+}
+
+fn walk(input: &mut Input<'_>, out: &mut Collector) -> Result<(), Stop> {
+    let end = input.len();
+    let mut walk = Walk {
+        input,
+        out,
+        boxes_left: MAX_BOXES,
+        free_left: MAX_FREE_TOTAL,
+        after_mdat: false,
+        heads_left: MAX_HEADS,
+        fragment: false,
+    };
+    walk.children(0, end, "", 0)
 }
 
 struct Walk<'w, 'i> {
@@ -60,6 +87,10 @@ struct Walk<'w, 'i> {
     boxes_left: u32,
     free_left: usize,
     after_mdat: bool,
+    /// Streams whose heads may still be searched for their encoder's options.
+    heads_left: u32,
+    /// A fragment was seen, so that the next `mdat` begins with its samples.
+    fragment: bool,
 }
 
 /// A box; QuickTime calls it an atom.
@@ -139,10 +170,18 @@ impl Walk<'_, '_> {
         let spot = Spot::new(path.as_str(), this.at).cut_by_file_end(this.file_cut).misplaced(late);
         match &this.kind {
             b"moov" | b"trak" | b"moof" | b"traf" | b"udta" => {
+                self.fragment |= &this.kind == b"moof";
                 self.children(this.body, this.end, &path, depth + 1)?;
             }
+            b"mdia" if parent.ends_with("trak") => self.media(this, &path)?,
             b"meta" => self.meta(this, &path, late, depth)?,
-            b"mdat" => self.after_mdat = true,
+            b"mdat" => {
+                self.after_mdat = true;
+                if self.fragment {
+                    self.fragment = false;
+                    self.head(this.body, this.end, &spot)?;
+                }
+            }
             b"free" | b"skip" | b"wide" | [0, 0, 0, 0] => self.unused(this, &spot)?,
             b"uuid" => self.uuid(this, &spot)?,
             b"jumb" => {
@@ -170,6 +209,75 @@ impl Walk<'_, '_> {
                 self.out.tag(Field::Tag, &key, &String::from_utf8_lossy(text), &spot);
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    /// What wrote a track: its handler's name, and the encoder's options in the first sample of
+    /// pictures or in the sample description.
+    fn media(&mut self, this: &Atom, path: &str) -> Result<(), Stop> {
+        let mut pictures = false;
+        let mut at = this.body;
+        while let Some(child) = self.next(at, this.end, path)? {
+            at = child.end;
+            match &child.kind {
+                b"hdlr" => {
+                    let bytes = self.input.span(child.body, child.end, 256)?;
+                    pictures = bytes.get(8..12) == Some(b"vide");
+                    let name = bytes.get(24..).unwrap_or_default();
+                    // QuickTime's has its length before it, ISO's a zero behind it.
+                    let name = match name.split_first() {
+                        Some((len, text)) if usize::from(*len) == text.len() => text,
+                        _ => name,
+                    };
+                    let name = name.split(|b| *b == 0).next().unwrap_or_default();
+                    let spot = Spot::new(child.path(path), child.at);
+                    self.out.handler(&spot, &String::from_utf8_lossy(name));
+                }
+                b"minf" if pictures => self.first_sample(&child, &child.path(path))?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn first_sample(&mut self, minf: &Atom, path: &str) -> Result<(), Stop> {
+        let Some(table) = self.child(minf, b"stbl", path)? else { return Ok(()) };
+        let path = table.path(path);
+        if let Some(description) = self.child(&table, b"stsd", &path)? {
+            let spot = Spot::new(description.path(&path), description.at);
+            self.head(description.body, description.end, &spot)?;
+        }
+        let mut offset = None;
+        if let Some(chunks) = self.child(&table, b"stco", &path)? {
+            let bytes = self.input.span(chunks.body, chunks.end, 12)?;
+            offset = be32(&bytes, 8).map(u64::from);
+        } else if let Some(chunks) = self.child(&table, b"co64", &path)? {
+            let bytes = self.input.span(chunks.body, chunks.end, 16)?;
+            offset = be64(&bytes, 8);
+        }
+        if let Some(offset) = offset.filter(|offset| *offset > 0) {
+            self.head(offset, self.input.len(), &Spot::new("mdat", offset))?;
+        }
+        Ok(())
+    }
+
+    fn child(&mut self, parent: &Atom, kind: &[u8; 4], path: &str) -> Result<Option<Atom>, Stop> {
+        let mut at = parent.body;
+        while let Some(child) = self.next(at, parent.end, path)? {
+            if &child.kind == kind {
+                return Ok(Some(child));
+            }
+            at = child.end;
+        }
+        Ok(None)
+    }
+
+    fn head(&mut self, start: u64, end: u64, spot: &Spot) -> Result<(), Stop> {
+        if let Some(left) = self.heads_left.checked_sub(1) {
+            self.heads_left = left;
+            let bytes = self.input.span(start, end, encoder::HEAD)?;
+            self.out.stream_head(spot, &bytes);
         }
         Ok(())
     }
@@ -224,10 +332,14 @@ impl Walk<'_, '_> {
         let mut used = Vec::new();
         let mut at = start;
         let mut lists = Vec::new();
+        let mut items = Items::default();
         while let Some(child) = self.next(at, this.end, path)? {
             match &child.kind {
                 b"keys" => keys = self.keys(&child)?,
                 b"ilst" => lists.push(child),
+                b"iinf" => items.names = self.item_names(&child, path)?,
+                b"iloc" => items.places = self.input.span(child.body, child.end, MAX_ILOC)?,
+                b"idat" => items.data = Some((child.body, child.end)),
                 _ => self.visit(&child, path, depth + 1)?,
             }
             at = child.end;
@@ -235,12 +347,33 @@ impl Walk<'_, '_> {
         for list in &lists {
             self.items(list, &list.path(path), &keys, late, &mut used)?;
         }
+        items.read(self.input, path, self.out)?;
         for (index, (key, offset)) in keys.iter().enumerate() {
             if aigc::is_key(key) && !used.contains(&(index + 1)) {
                 self.out.key_without_item(&Spot::new(format!("{path}.keys[{key}]"), *offset));
             }
         }
         Ok(())
+    }
+
+    /// The items of a HEIF file that can carry labels.
+    fn item_names(&mut self, this: &Atom, path: &str) -> Result<Vec<Item>, Stop> {
+        let head = self.input.span(this.body, this.end, 8)?;
+        // Version, flags, the number of entries in 16 or 32 bits.
+        let mut at = this.body + if head.first() == Some(&0) { 6 } else { 8 };
+        let mut found = Vec::new();
+        while let Some(child) = self.next(at, this.end, path)? {
+            at = child.end;
+            let bytes = self.input.span(child.body, child.end, 512)?;
+            if let Some(item) = Item::of(&bytes) {
+                if found.len() >= MAX_ITEMS {
+                    self.out.note(format!("{path}: more than {MAX_ITEMS} items of metadata"));
+                    break;
+                }
+                found.push(item);
+            }
+        }
+        Ok(found)
     }
 
     fn keys(&mut self, this: &Atom) -> Result<Vec<(String, u64)>, Stop> {

@@ -6,7 +6,7 @@ use std::io::Read;
 use super::collect::{Collector, MAX_VALUE, Spot};
 use super::input::{Input, MAX_PIECE, Stop, be32};
 use super::traces::Field;
-use super::{Reader, exif, xmp};
+use super::{Reader, exif, jpeg, xmp};
 
 const SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
 /// Chunks of one picture. At the customary 8 KiB of pixels a chunk this is 1.6 GB.
@@ -107,9 +107,43 @@ fn text(kind: &[u8], bytes: &[u8], spot: &Spot, out: &mut Collector) {
     };
     if keyword == "XML:com.adobe.xmp" {
         out.xmp(&spot, &value);
+    } else if let Some(kind) = keyword.strip_prefix("Raw profile type ") {
+        profile(kind, &value, &spot, out);
     } else {
         let value = value.get(..value.len().min(MAX_VALUE)).unwrap_or_default();
         out.tag(Field::PngText, &keyword, &String::from_utf8_lossy(value), &spot);
+    }
+}
+
+/// ImageMagick's way to keep another format's metadata: a name, a length, and the bytes in
+/// hexadecimal digits, each on lines of their own.
+fn profile(kind: &str, text: &[u8], spot: &Spot, out: &mut Collector) {
+    let mut lines = text.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+    let (Some(_), Some(stated)) = (lines.next(), lines.next()) else { return };
+    let stated = std::str::from_utf8(stated).ok().and_then(|n| n.trim().parse::<usize>().ok());
+    let digits: Vec<u8> = lines
+        .flatten()
+        .filter(|b| !b.is_ascii_whitespace())
+        .map_while(|b| char::from(*b).to_digit(16).map(|digit| digit as u8))
+        .collect();
+    let bytes: Vec<u8> = digits
+        .chunks_exact(2)
+        .map(|pair| pair.iter().fold(0, |byte, digit| byte << 4 | digit))
+        .collect();
+    if stated.is_none_or(|stated| bytes.len() < stated) {
+        out.note(format!("{spot}: the profile is damaged"));
+    }
+    if let Some(packet) = bytes.strip_prefix(jpeg::XMP) {
+        out.xmp(spot, packet);
+    } else if kind.eq_ignore_ascii_case("xmp") {
+        out.xmp(spot, &bytes);
+    } else if let Some(tiff) = bytes.strip_prefix(jpeg::EXIF) {
+        out.exif(spot, tiff);
+    } else if kind.eq_ignore_ascii_case("exif") {
+        out.exif(spot, &bytes);
+    } else {
+        let bytes = bytes.get(..bytes.len().min(MAX_VALUE)).unwrap_or_default();
+        out.text(Field::PngText, kind, &String::from_utf8_lossy(bytes), spot);
     }
 }
 

@@ -3,7 +3,7 @@
 use super::collect::{Collector, MAX_VALUE, Spot};
 use super::input::{Input, MAX_PIECE, Stop, le32};
 use super::traces::Field;
-use super::{Reader, exif, id3, xmp};
+use super::{Reader, encoder, exif, id3, xmp};
 
 const MAX_DEPTH: u32 = 6;
 /// Chunks looked at in one file.
@@ -101,7 +101,10 @@ impl Walk<'_, '_> {
             b"RIFF" | b"RF64" | b"BW64" | b"LIST" => {
                 let form = head.get(8..12).unwrap_or_default();
                 // Pictures and sound of AVI.
-                if form != b"movi" {
+                if form == b"movi" {
+                    let bytes = self.input.span(body, end, encoder::HEAD)?;
+                    self.out.stream_head(&spot, &bytes);
+                } else {
                     let form = String::from_utf8_lossy(form).trim_end().to_owned();
                     self.children(body + 4, end, &format!("{path}({form})"), depth + 1)?;
                 }

@@ -10,8 +10,11 @@ const MAX_COMMENTS: u32 = 4096;
 const MAX_PADDING: usize = 4 << 20;
 /// Comments with a cover in base64 reach some megabytes.
 const MAX_PACKET: usize = 8 << 20;
-/// Comment headers stand in the second packet of a stream, at the start of the file.
-const MAX_PAGES: u32 = 1024;
+/// Comment headers stand in the second packet of a stream, at the start of each link of a chain.
+const MAX_HEADER_PAGES: u32 = 1024;
+/// Pages that are looked at for the start of another link, some 900 MB.
+const MAX_PAGES: u32 = 200_000;
+const BEGINS: u8 = 2;
 const MAX_STREAMS: usize = 16;
 
 pub(super) struct Flac;
@@ -86,18 +89,27 @@ impl Reader for Ogg {
 
     fn read(&self, input: &mut Input<'_>, out: &mut Collector) -> Result<(), Stop> {
         let mut streams: Vec<Stream> = Vec::new();
-        let mut held = 0;
+        let (mut held, mut waiting) = (0, 0);
         let mut at = 0_u64;
-        for _ in 0..MAX_PAGES {
+        for page in 0.. {
             let head = input.read(at, 27 + 255)?;
-            let (Some(b"OggS"), Some(serial), Some(count)) =
-                (head.get(..4), le32(&head, 14), head.get(26))
+            let (Some(b"OggS"), Some(flags), Some(serial), Some(count)) =
+                (head.get(..4), head.get(5), le32(&head, 14), head.get(26))
             else {
                 break;
             };
+            if page == MAX_PAGES {
+                out.note(format!("more than {MAX_PAGES} pages, the rest was not read"));
+                return Ok(());
+            }
             let laces = head.get(27..27 + usize::from(*count)).unwrap_or_default();
             let body = at + 27 + u64::from(*count);
             let size: usize = laces.iter().map(|n| usize::from(*n)).sum();
+            // Headers of all streams come before the first data. What begins then is another link.
+            let complete = streams.iter().all(|s| s.packets >= 2);
+            if flags & BEGINS != 0 && complete {
+                (streams, waiting) = (Vec::new(), 0);
+            }
             let index = streams.iter().position(|s| s.serial == serial);
             let index = match index {
                 Some(index) => index,
@@ -118,9 +130,9 @@ impl Reader for Ogg {
                 }
                 stream.page(laces, &bytes, at, out);
             }
-            // Headers of all streams come before the first data.
-            if streams.iter().all(|s| s.packets >= 2) {
-                return Ok(());
+            waiting += u32::from(!complete);
+            if waiting > MAX_HEADER_PAGES {
+                break;
             }
             at = body + size as u64;
         }

@@ -2,6 +2,8 @@
 
 use std::io::{self, Write};
 
+use serde::Serialize;
+
 use super::{Report, Sink, Totals};
 
 /// Writes reports as JSON Lines; every line is flushed as soon as it is whole.
@@ -13,15 +15,19 @@ impl<W: Write> JsonLines<W> {
     pub fn new(out: W) -> Self {
         Self { out }
     }
+
+    pub(super) fn line(&mut self, value: &impl Serialize) -> io::Result<()> {
+        // Serialised first, so that a reader never sees half a line for want of a value.
+        let mut line = serde_json::to_vec(value)?;
+        line.push(b'\n');
+        self.out.write_all(&line)?;
+        self.out.flush()
+    }
 }
 
 impl<W: Write> Sink for JsonLines<W> {
     fn report(&mut self, report: &Report) -> io::Result<()> {
-        // Serialised first, so that a reader never sees half a line for want of a value.
-        let mut line = serde_json::to_vec(report)?;
-        line.push(b'\n');
-        self.out.write_all(&line)?;
-        self.out.flush()
+        self.line(report)
     }
 
     fn finish(&mut self, _totals: &Totals) -> io::Result<()> {

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::media::{DecoderUse, MediaKind, StreamInfo};
 
+pub mod inspection;
 pub mod jsonl;
 pub mod store;
 pub mod table;
@@ -373,6 +374,7 @@ pub enum ReasonCode {
     InferenceError,
     UnreadContainer,
     LabelsPartlyRead,
+    ManifestNotVerified,
     DeviceLost,
 }
 
@@ -403,6 +405,7 @@ impl ReasonCode {
             Self::InferenceError => "scoring failed",
             Self::UnreadContainer => "labels not read here",
             Self::LabelsPartlyRead => "labels partly read",
+            Self::ManifestNotVerified => "manifest not verified",
             Self::DeviceLost => "device lost",
         }
     }
@@ -411,7 +414,7 @@ impl ReasonCode {
 /// A statement about origin that the file carries.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Label {
-    /// `aigc`, `c2pa`, `iptc`, `generator-trace`, …
+    /// `aigc`, `c2pa`, `iptc`, `generator-trace`, `encoder`, …
     pub system: String,
     /// Where in the file: `moov.udta.meta.ilst[AIGC]`, `tEXt:AIGC`, with a byte offset.
     pub place: String,
@@ -583,6 +586,7 @@ mod tests {
             InferenceError,
             UnreadContainer,
             LabelsPartlyRead,
+            ManifestNotVerified,
             DeviceLost,
         ];
         // Breaks the build where a code is added without its line here.
@@ -591,7 +595,7 @@ mod tests {
                 NoFace | FaceTooSmall | TooBlurred | TooCompressed | ExtremePose | NoSpeech
                 | TooShort | BandLimited | Clipped | Music | OutOfDomain | DecodeError
                 | NoVideo | NoAudio | InferenceError | UnreadContainer | LabelsPartlyRead
-                | DeviceLost => {}
+                | ManifestNotVerified | DeviceLost => {}
             }
         }
         let ours: Vec<Value> = ours.iter().map(|c| serde_json::to_value(c).unwrap()).collect();

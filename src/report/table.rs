@@ -9,10 +9,14 @@ use std::io::{self, Write};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::{
-    DetectorKind, DispositionState, Label, LabelVerdict, Reason, Report, Segment, SegmentVerdict,
-    Sink, Status, Totals, Track, WindowScore,
+    DetectorKind, Disposition, DispositionState, Evidence, Label, LabelVerdict, Reason, Report,
+    Segment, SegmentVerdict, Sink, Status, Totals, Track, WindowScore,
 };
 use crate::media::{MediaKind, StreamKind};
+
+mod inspection;
+
+pub use inspection::InspectionTable;
 
 /// How the table is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -602,36 +606,43 @@ impl Page {
             self.wrapped("label", TEXT, &text);
         }
         self.more(found.len(), "labels");
-        for evidence in report.strip_evidence.iter().take(MAX_ITEMS) {
-            let text = format!(
-                "{} [{}, weight {:+.1}]",
-                clean(&evidence.detail),
-                clean(&evidence.place),
-                evidence.weight
-            );
-            self.wrapped("label gone", TEXT, &text);
-        }
-        self.more(report.strip_evidence.len(), "pieces of evidence");
+        self.evidence(&report.strip_evidence);
         for reason in &report.reasons {
             let text = format!("{}: {}", reason.code.words(), clean(&reason.detail));
             self.wrapped("note", TEXT, &text);
         }
         if report.status != Status::Failed {
-            let (color, words) = match report.disposition.state {
-                DispositionState::Confirmed => (RED, "confirmed: a label in the file says AI"),
-                DispositionState::Possible => (YELLOW, "possible: declared as AI"),
-                DispositionState::Suspected => (YELLOW, "suspected: traces of AI, no label"),
-                DispositionState::None => (GREEN, "none: neither label nor trace of AI"),
-                DispositionState::Undetermined => (YELLOW, "undetermined"),
-            };
-            let mut text = self.paint(color, words);
-            if !report.disposition.evidence.is_empty() {
-                let evidence: Vec<String> =
-                    report.disposition.evidence.iter().map(|e| clean(e)).collect();
-                let _ = write!(text, " ({})", evidence.join("; "));
-            }
-            self.wrapped("disposition", TEXT, &text);
+            self.disposition(&report.disposition);
         }
+    }
+
+    fn evidence(&mut self, evidence: &[Evidence]) {
+        for piece in evidence.iter().take(MAX_ITEMS) {
+            let text = format!(
+                "{} [{}, weight {:+.1}]",
+                clean(&piece.detail),
+                clean(&piece.place),
+                piece.weight
+            );
+            self.wrapped(evidence_name(piece), TEXT, &text);
+        }
+        self.more(evidence.len(), "pieces of evidence");
+    }
+
+    fn disposition(&mut self, disposition: &Disposition) {
+        let (color, words) = match disposition.state {
+            DispositionState::Confirmed => (RED, "confirmed: a label in the file says AI"),
+            DispositionState::Possible => (YELLOW, "possible: declared as AI"),
+            DispositionState::Suspected => (YELLOW, "suspected: traces of AI, no label"),
+            DispositionState::None => (GREEN, "none: neither label nor trace of AI"),
+            DispositionState::Undetermined => (YELLOW, "undetermined"),
+        };
+        let mut text = self.paint(color, words);
+        if !disposition.evidence.is_empty() {
+            let evidence: Vec<String> = disposition.evidence.iter().map(|e| clean(e)).collect();
+            let _ = write!(text, " ({})", evidence.join("; "));
+        }
+        self.wrapped("disposition", TEXT, &text);
     }
 
     fn more(&mut self, count: usize, what: &str) {
@@ -641,23 +652,7 @@ impl Page {
     }
 
     fn label(&self, label: &Label) -> String {
-        let verdict = match label.verdict {
-            LabelVerdict::Compliant => "complies",
-            LabelVerdict::Noncompliant => "does not comply",
-            LabelVerdict::NotFound => "not found",
-            LabelVerdict::Inconclusive => "inconclusive",
-        };
-        let says = match label.ai {
-            Some(true) => ", says AI",
-            Some(false) => ", says not AI",
-            None => "",
-        };
-        let mut text = format!("{}{says}, {verdict}", clean(&label.system));
-        if !label.deviations.is_empty() {
-            let list: Vec<String> = label.deviations.iter().map(|d| clean(d)).collect();
-            let _ = write!(text, " ({})", list.join(", "));
-        }
-        let _ = write!(text, " [{}]", clean(&label.place));
+        let mut text = label_head(label);
         if !label.content.is_empty() {
             // Two lines' worth: the whole is in the JSONL report.
             let room = 2 * self.style.width.saturating_sub(TEXT);
@@ -719,6 +714,37 @@ impl Page {
 }
 
 /// The rows to draw, in the report's order, and how many were left out.
+/// What kind of label, what it says of AI, whether it complies, and where it is.
+fn label_head(label: &Label) -> String {
+    let verdict = match label.verdict {
+        LabelVerdict::Compliant => "complies",
+        LabelVerdict::Noncompliant => "does not comply",
+        LabelVerdict::NotFound => "not found",
+        LabelVerdict::Inconclusive => "inconclusive",
+    };
+    let says = match label.ai {
+        Some(true) => ", says AI",
+        Some(false) => ", says not AI",
+        None => "",
+    };
+    let mut text = format!("{}{says}, {verdict}", clean(&label.system));
+    if !label.deviations.is_empty() {
+        let list: Vec<String> = label.deviations.iter().map(|d| clean(d)).collect();
+        let _ = write!(text, " ({})", list.join(", "));
+    }
+    let _ = write!(text, " [{}]", clean(&label.place));
+    text
+}
+
+/// What evidence is of: a broken binding is not a label that is gone.
+fn evidence_name(evidence: &Evidence) -> &'static str {
+    match evidence.kind.as_str() {
+        "broken_hard_binding" => "changed",
+        "generator_trace_without_label" | "watermark_without_label" => "unlabelled",
+        _ => "label gone",
+    }
+}
+
 fn rows(report: &Report) -> (Vec<Row<'_>>, usize) {
     let mut rows: Vec<Row> = report
         .tracks

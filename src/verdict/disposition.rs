@@ -3,11 +3,13 @@
 
 use crate::report::{Disposition, DispositionState, Evidence, Label, LabelVerdict};
 
-/// Derives the state from the labels read, the strip evidence and what detectors suspect.
+/// Derives the state from the labels read, the strip evidence, what detectors suspect, and whether
+/// the uploader declared the content to be made by AI.
 ///
 /// - `confirmed`: an implicit AIGC label (GB 45438, as reported) says that AI made it, compliant or
 ///   not.
-/// - `possible`: such a label says "possibly" (Label 2).
+/// - `possible`: such a label says "possibly" (Label 2), or the uploader declared it (Art. 6 (2): no
+///   implicit label, but a declaration).
 /// - `suspected`: such a label says "suspected" (Label 3) or cannot be understood; another label
 ///   (C2PA, IPTC) or a generator's trace says AI; remains of an AIGC label; or `suspected_by`,
 ///   one line for each further finding, such as a detector's segment.
@@ -15,11 +17,16 @@ use crate::report::{Disposition, DispositionState, Evidence, Label, LabelVerdict
 ///   labels of the file could not be read.
 /// - `none`: nothing of all that.
 ///
+/// That a manifest's binding to the content is broken (`broken_hard_binding`) says nothing of AI and
+/// changes no state. What a label that does not comply says of AI counts, and the evidence tells that
+/// it does not comply.
+///
 /// The first state that applies holds, in this order; its evidence is listed.
 pub fn disposition(
     labels: &[Label],
     strip_evidence: &[Evidence],
     suspected_by: &[String],
+    declared_ai: bool,
 ) -> Disposition {
     let (mut confirmed, mut possible, mut suspected) = (Vec::new(), Vec::new(), Vec::new());
     let mut open = Vec::new();
@@ -36,6 +43,9 @@ pub fn disposition(
                 }
                 _ => suspected.push(format!("AIGC label at {place} that does not say which")),
             },
+            (_, LabelVerdict::Noncompliant, Some(true)) => {
+                suspected.push(format!("{system} at {place} says AI, and does not comply"));
+            }
             (_, _, Some(true)) => suspected.push(format!("{system} at {place} says AI")),
             _ => {}
         }
@@ -45,12 +55,16 @@ pub fn disposition(
             "orphaned_jumbf" | "xmp_points_to_missing_manifest" => {
                 open.push(format!("{kind} at {place}: {detail}"));
             }
-            // The trace itself is among the labels.
-            "generator_trace_without_label" | "watermark_without_label" => {}
+            // The trace or mark itself is among the labels; a broken binding says nothing of AI.
+            "generator_trace_without_label" | "watermark_without_label" | "broken_hard_binding" => {
+            }
             _ => suspected.push(format!("{kind} at {place}: {detail}")),
         }
     }
     suspected.extend_from_slice(suspected_by);
+    if declared_ai {
+        possible.push("the uploader declared it to be made by AI".to_owned());
+    }
     let states = [
         (DispositionState::Confirmed, confirmed),
         (DispositionState::Possible, possible),
@@ -93,9 +107,32 @@ mod tests {
     }
 
     fn state(labels: &[Label], evidence: &[Evidence], by: &[String]) -> DispositionState {
-        let found = disposition(labels, evidence, by);
+        let found = disposition(labels, evidence, by, false);
         assert_eq!(found.evidence.is_empty(), found.state == DispositionState::None);
         found.state
+    }
+
+    #[test]
+    fn a_declaration_counts_where_no_implicit_label_says_it() {
+        let absent = label("aigc", "", LabelVerdict::NotFound, None);
+        let declared = |labels: &[Label], by: &[String]| disposition(labels, &[], by, true);
+        let found = declared(std::slice::from_ref(&absent), &["face-1 looks swapped".to_owned()]);
+        assert_eq!(found.state, DispositionState::Possible);
+        assert_eq!(found.evidence, ["the uploader declared it to be made by AI"]);
+        assert_eq!(declared(&[], &[]).state, DispositionState::Possible);
+        assert_eq!(declared(&[aigc("3")], &[]).state, DispositionState::Possible);
+        let confirmed = declared(&[aigc("1")], &[]);
+        assert_eq!(confirmed.state, DispositionState::Confirmed);
+        assert_eq!(confirmed.evidence.len(), 1);
+    }
+
+    #[test]
+    fn a_broken_binding_is_no_evidence_of_ai() {
+        assert_eq!(state(&[], &[residue("broken_hard_binding")], &[]), DispositionState::None);
+        let broken = label("c2pa", "{}", LabelVerdict::Noncompliant, Some(true));
+        let found = disposition(&[broken], &[residue("broken_hard_binding")], &[], false);
+        assert_eq!(found.state, DispositionState::Suspected);
+        assert_eq!(found.evidence, ["c2pa at here says AI, and does not comply"]);
     }
 
     #[test]

@@ -1,0 +1,258 @@
+//! The worker process: started with the file as its stdin, limited, killed at its deadline.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Condvar, Mutex, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
+use sha2::{Digest as _, Sha256};
+
+use super::Answer;
+
+/// Bytes that an answer may have; the worker keeps to a few kilobytes.
+const MAX_ANSWER: u64 = 256 << 10;
+const MAX_ANCHORS: u64 = 16 << 20;
+/// Workers at a time in one process, so that files made to fill the memory can fill this many times
+/// [`MEMORY`]. One takes some 30 ms for an ordinary picture.
+const MAX_WORKERS: usize = 4;
+/// Address space of a worker: the program itself, the two pieces of 256 MiB at a time in which the
+/// crate hashes, and a picture, which it reads as a whole.
+const MEMORY: u64 = 2 << 30;
+/// The hard binding is a hash over the file: a large file gets a second more for this many bytes.
+const BYTES_A_SECOND: u64 = 100 << 20;
+
+/// A file of certificates in PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrustAnchors {
+    path: PathBuf,
+    sha256: String,
+}
+
+impl TrustAnchors {
+    /// Reads the file, to know that it is one; the worker reads it again.
+    ///
+    /// # Errors
+    /// One line that names the file, where it cannot be read, is larger than 16 MiB, or holds no
+    /// certificate in PEM.
+    pub fn open(path: &Path) -> Result<Self, String> {
+        let text = Self::read(path)?;
+        if !text.contains("-----BEGIN CERTIFICATE-----") {
+            return Err(format!("{}: no certificate in PEM", path.display()));
+        }
+        let digest = Sha256::digest(text.as_bytes());
+        let sha256 = digest.iter().map(|b| format!("{b:02x}")).collect();
+        Ok(Self { path: path.to_owned(), sha256 })
+    }
+
+    /// The file's text.
+    ///
+    /// # Errors
+    /// One line that names the file.
+    pub fn read(path: &Path) -> Result<String, String> {
+        let failed = |what: String| format!("{}: {what}", path.display());
+        let mut text = String::new();
+        File::open(path)
+            .and_then(|file| file.take(MAX_ANCHORS + 1).read_to_string(&mut text))
+            .map_err(|e| failed(format!("cannot be read: {e}")))?;
+        if text.len() as u64 > MAX_ANCHORS {
+            return Err(failed("larger than 16 MiB".to_owned()));
+        }
+        Ok(text)
+    }
+
+    /// Of the file's bytes, in hexadecimal.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+}
+
+/// At most this much is added for a file's size.
+const MAX_MORE: Duration = Duration::from_secs(300);
+
+/// How manifests are verified: a program that is started for each file that has one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Worker {
+    /// The program; `veriscope` itself, or whatever else understands the arguments.
+    pub program: PathBuf,
+    /// Arguments before `--format EXT`, `--seconds N` and `--memory BYTES`.
+    pub arguments: Vec<OsString>,
+    /// Certificates whose signatures are trusted. None: no signer is looked up.
+    pub trust_anchors: Option<TrustAnchors>,
+    /// Wall-clock time and CPU time a file, plus a second for each 100 MiB of it, 300 s at most.
+    pub deadline: Duration,
+}
+
+impl Worker {
+    pub const DEADLINE: Duration = Duration::from_secs(10);
+
+    /// `program` is a `veriscope` executable.
+    pub fn new(program: PathBuf, trust_anchors: Option<TrustAnchors>) -> Self {
+        let arguments = vec!["c2pa-worker".into()];
+        Self { program, arguments, trust_anchors, deadline: Self::DEADLINE }
+    }
+
+    /// What the manifests of `file` say.
+    ///
+    /// # Errors
+    /// One sentence: the worker could not be started, was killed at its deadline or by its limits,
+    /// or gave no answer.
+    pub(crate) fn ask(&self, file: &File, format: &str) -> Result<Answer, String> {
+        let bytes = file.metadata().map_or(0, |m| m.len());
+        // Files may be of any size that they state: sparse ones take no space.
+        let more = Duration::from_secs(bytes / BYTES_A_SECOND).min(MAX_MORE);
+        let deadline = self.deadline.saturating_add(more);
+        // Waiting for the turn is bounded by the others' deadlines, and is not held against this file.
+        let _turn = Turn::take();
+        let started = Instant::now();
+        let stdin = file.try_clone().map_err(|e| format!("the file cannot be handed over: {e}"))?;
+        let mut command = Command::new(&self.program);
+        command.args(&self.arguments).arg("--format").arg(format);
+        command.arg("--seconds").arg(deadline.as_secs().saturating_add(1).to_string());
+        command.arg("--memory").arg(MEMORY.to_string());
+        if let Some(anchors) = &self.trust_anchors {
+            command.arg("--trust-anchors").arg(&anchors.path);
+        }
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::null());
+        // Out of reach of the terminal's Ctrl-C, which is to end the scan and not one file's check.
+        command.process_group(0);
+        let child = command
+            .spawn()
+            .map_err(|e| format!("{} cannot be started: {e}", self.program.display()))?;
+        let mut child = Reaped(child);
+        let Some(mut stdout) = child.0.stdout.take() else {
+            return Err("the worker has no output".to_owned());
+        };
+        let (send, receive) = mpsc::channel();
+        std::thread::scope(|scope| {
+            // Ends at the latest when the worker was killed, which closes the pipe.
+            scope.spawn(move || {
+                let mut text = Vec::new();
+                let read = stdout.by_ref().take(MAX_ANSWER).read_to_end(&mut text);
+                // Nobody listens any more where the deadline is over.
+                let _ = send.send(read.map(|_| text));
+            });
+            let left = |started: Instant| deadline.saturating_sub(started.elapsed());
+            let said = receive.recv_timeout(left(started));
+            let status = child.wait(left(started));
+            match (said, status) {
+                (_, Ok(None)) | (Err(mpsc::RecvTimeoutError::Timeout), _) => {
+                    Err(format!("it took more than {} s and was ended", deadline.as_secs_f64()))
+                }
+                (_, Err(e)) => Err(format!("the worker cannot be waited for: {e}")),
+                (Ok(Ok(text)), Ok(Some(status))) if status.success() => {
+                    serde_json::from_slice(&text)
+                        .map_err(|e| format!("the worker's answer cannot be read: {e}"))
+                }
+                (_, Ok(Some(status))) => Err(ended(status)),
+            }
+            // Here a worker that is still there is killed and reaped, before the scope joins.
+            .inspect_err(|_| child.end())
+        })
+    }
+}
+
+/// The right to have one of the [`MAX_WORKERS`].
+struct Turn;
+
+static RUNNING: Mutex<usize> = Mutex::new(0);
+static FREED: Condvar = Condvar::new();
+
+impl Turn {
+    fn take() -> Self {
+        let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = |running: &mut usize| *running >= MAX_WORKERS;
+        let mut running = FREED.wait_while(running, full).unwrap_or_else(PoisonError::into_inner);
+        *running += 1;
+        Self
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *RUNNING.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        FREED.notify_one();
+    }
+}
+
+fn ended(status: ExitStatus) -> String {
+    match status.signal() {
+        Some(libc::SIGXCPU) => "it used up its CPU time and was ended".to_owned(),
+        Some(libc::SIGABRT) => "it was aborted, as when its memory is used up".to_owned(),
+        Some(signal) => format!("it was ended by signal {signal}"),
+        None => format!("it ended with exit code {}", status.code().unwrap_or(-1)),
+    }
+}
+
+/// A child that never stays behind.
+struct Reaped(Child);
+
+impl Reaped {
+    /// Waits for at most `limit`. None: it still runs.
+    fn wait(&mut self, limit: Duration) -> io::Result<Option<ExitStatus>> {
+        let started = Instant::now();
+        let mut pause = Duration::from_micros(200);
+        loop {
+            if let Some(status) = self.0.try_wait()? {
+                return Ok(Some(status));
+            }
+            let left = limit.saturating_sub(started.elapsed());
+            if left.is_zero() {
+                return Ok(None);
+            }
+            // It has closed its output, so it is about to end.
+            std::thread::sleep(pause.min(left));
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+    }
+
+    /// Kills it with whatever it started in its turn, and reaps it.
+    fn end(&mut self) {
+        if let Ok(None) = self.0.try_wait()
+            && let Ok(group) = i32::try_from(self.0.id())
+        {
+            // SAFETY: kill touches no memory. The group is that of the child, which was not yet
+            // waited for, so that the number is not another's.
+            unsafe { libc::kill(-group, libc::SIGKILL) };
+        }
+        // It was killed or has ended; an error means that nothing is left to reap.
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Reaped {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Limits the calling process: CPU time, address space, no core dump, no file may grow, and killed
+/// when the thread that started it ends.
+///
+/// # Errors
+/// A limit that the system refuses; then nothing should be parsed.
+pub fn confine(cpu_seconds: u64, memory_bytes: u64) -> io::Result<()> {
+    let limits = [
+        // At the first SIGXCPU, which tells why; at the second SIGKILL.
+        (libc::RLIMIT_CPU, cpu_seconds, cpu_seconds.saturating_add(1)),
+        (libc::RLIMIT_AS, memory_bytes, memory_bytes),
+        (libc::RLIMIT_CORE, 0, 0),
+        (libc::RLIMIT_FSIZE, 0, 0),
+    ];
+    for (resource, soft, hard) in limits {
+        let limit = libc::rlimit { rlim_cur: soft, rlim_max: hard };
+        // SAFETY: `limit` is a valid rlimit that outlives the call.
+        if unsafe { libc::setrlimit(resource, &raw const limit) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    #[cfg(target_os = "linux")]
+    // SAFETY: PR_SET_PDEATHSIG takes a signal number and touches no memory.
+    if unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
