@@ -6,7 +6,10 @@
         --beside ../../../weights/voice-clone-fast.safetensors --out RUN/eval
 
 With --base the weights are those of tier `accurate`; with --beside the score is the mean logit of both
-networks, the first one's counting --share times, as the program takes it.
+networks, the first one's counting --share times, as the program takes it. --scores takes the scores.tsv
+of earlier runs over the same cache in the place of networks, for other shares without scoring anew:
+
+    python evaluate.py --cache CACHE --scores RUN/accurate/scores.tsv RUN/fast/scores.tsv --share 2 --out RUN/both
 
 One window a clip (its centre). Higher scores mean fake. Intervals are 95 %
 bootstrap intervals over speakers (over clips where the speaker is not known).
@@ -148,10 +151,25 @@ def cllr(p: np.ndarray, labels: np.ndarray, w: np.ndarray) -> float:
     return float((fake + real) / 2)
 
 
+def scored_before(files: list[Path], share: float, keys: list[str]) -> dict[str, np.ndarray]:
+    """The weighted mean of earlier runs' scores by channel, the first one's counting `share` times."""
+    shares = np.array([share, *([1.0] * (len(files) - 1))])
+    found: dict[str, list[np.ndarray]] = defaultdict(list)
+    for path in files:
+        with path.open(newline="") as f:
+            rows = list(csv.DictReader(f, delimiter="\t"))
+        if [row["key"] for row in rows] != keys:
+            raise SystemExit(f"{path}: not the scores of this cache's test clips")
+        for channel in ("clean", *TEST_CODECS, "noise_10db"):
+            found[channel].append(np.array([float(row[channel]) for row in rows]))
+    return {channel: shares @ np.array(v) / shares.sum() for channel, v in found.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", type=Path, required=True)
-    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--weights", type=Path)
+    parser.add_argument("--scores", type=Path, nargs="+", help="scores.tsv of one network, or of two that are heard together")
     parser.add_argument("--base", type=Path, help="the base that the weights are a difference to")
     parser.add_argument("--beside", type=Path, help="weights of tier fast that are heard too")
     parser.add_argument("--share", type=float, default=1.0)
@@ -160,15 +178,19 @@ def main() -> None:
     torch.set_num_threads(2)
     args.out.mkdir(parents=True, exist_ok=True)
     cache = Cache(args.cache)
-    model = load_export(args.weights, args.base) if args.base else load(args.weights)
-    if args.beside:
-        model = Together([model, load(args.beside)], [args.share, 1.0])
+    if (args.weights is None) == (args.scores is None):
+        parser.error("either --weights or --scores")
     clips = [c for c in cache.clips if c["split"] == "test"]
-
-    scores = {"clean": score(model, [centre(cache.wave(c)) for c in clips], "cpu")}
-    for codec in TEST_CODECS:
-        scores[codec] = score(model, [centre(cache.wave(c, codec)) for c in clips], "cpu")
-    scores["noise_10db"] = score(model, [noisy(centre(cache.wave(c)), i) for i, c in enumerate(clips)], "cpu")
+    if args.scores:
+        scores = scored_before(args.scores, args.share, [c["key"] for c in clips])
+    else:
+        model = load_export(args.weights, args.base) if args.base else load(args.weights)
+        if args.beside:
+            model = Together([model, load(args.beside)], [args.share, 1.0])
+        scores = {"clean": score(model, [centre(cache.wave(c)) for c in clips], "cpu")}
+        for codec in TEST_CODECS:
+            scores[codec] = score(model, [centre(cache.wave(c, codec)) for c in clips], "cpu")
+        scores["noise_10db"] = score(model, [noisy(centre(cache.wave(c)), i) for i, c in enumerate(clips)], "cpu")
     with (args.out / "scores.tsv").open("w", newline="") as f:
         writer = csv.writer(f, delimiter="\t")
         writer.writerow(["key", "label", "corpus", "family", "speaker", *scores])

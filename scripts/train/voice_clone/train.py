@@ -419,7 +419,7 @@ def main() -> None:
     smooth = target * 0.94 + 0.03
     log = (args.run / "log.jsonl").open("a")
     began, losses, hits = time.time() - spent, [], []
-    progress = step / args.steps
+    progress = spent / (60 * args.minutes) if args.minutes else step / args.steps
     while progress < 1:
         spent = time.time() - began
         progress = min(1.0, spent / (60 * args.minutes)) if args.minutes else (step + 1) / args.steps
