@@ -8,8 +8,9 @@
 CACHE_test is what `scripts/train/voice_clone/data.py --splits test` wrote: no speaker in it was trained on.
 `make` joins one corpus' real clips, a sentence each, with pauses of 0.2 to 0.8 s, and puts a copy of one
 sentence in its place: same voice, same words, only the generator differs. The same for the same seed.
-`score` counts a sentence as found where a stretch judged fake overlaps it, says how far that stretch's
-ends are off, and what else was called fake. Needs numpy and soundfile.
+`score` counts a sentence as found where a stretch that is judged fake overlaps it, and again where one
+whose probability reaches the threshold does (a short one rarely does so with certainty, and is
+`undetermined` then); it says how far that stretch's ends are off, and what else was found. Needs numpy and soundfile.
 """
 
 import argparse
@@ -74,29 +75,35 @@ def make(args):
 
 def score(args):
     truth = json.loads((args.made / "truth.json").read_text(encoding="utf-8"))
-    found, starts, ends, elsewhere, minutes = 0, [], [], 0.0, 0.0
+    reports = {}
     for line in args.reports.read_text(encoding="utf-8").splitlines():
         report = json.loads(line)
-        name = Path(report["media"]["path"]).name
-        if name not in truth:
-            continue
-        said = truth[name]
-        fakes = [s for s in report["segments"] if s["detector"] == "voice-clone" and s["verdict"] == "fake"]
-        hits = [s for s in fakes if s["start_ms"] < said["end_ms"] and s["end_ms"] > said["start_ms"]]
-        wrong = sum(s["end_ms"] - s["start_ms"] for s in fakes if s not in hits) / 1000
-        elsewhere += wrong
-        minutes += report["media"]["duration_ms"] / 60_000
-        text = "missed"
-        if hits:
-            found += 1
-            starts.append((min(s["start_ms"] for s in hits) - said["start_ms"]) / 1000)
-            ends.append((max(s["end_ms"] for s in hits) - said["end_ms"]) / 1000)
-            text = f"found, start {starts[-1]:+.2f} s, end {ends[-1]:+.2f} s"
-        print(f"{name} ({said['corpus']}, {(said['end_ms'] - said['start_ms']) / 1000:.1f} s): {text}; {wrong:.0f} s elsewhere")
-    print(f"{found} of {len(truth)} sentences found; {elsewhere:.0f} s of {minutes:.0f} min called fake elsewhere")
-    if starts:
+        reports[Path(report["media"]["path"]).name] = report
+    reports = {name: report for name, report in sorted(reports.items()) if name in truth}
+    minutes = sum(report["media"]["duration_ms"] for report in reports.values()) / 60_000
+    kinds = {
+        "judged fake": lambda s: s["verdict"] == "fake",
+        f"p >= {args.threshold}": lambda s: (s["probability"] or 0) >= args.threshold,
+    }
+    for kind, test in kinds.items():
+        starts, ends, elsewhere = [], [], 0.0
+        for name, report in reports.items():
+            said = truth[name]
+            over = [s for s in report["segments"] if s["detector"] == "voice-clone" and test(s)]
+            hits = [s for s in over if s["start_ms"] < said["end_ms"] and s["end_ms"] > said["start_ms"]]
+            wrong = sum(s["end_ms"] - s["start_ms"] for s in over if s not in hits) / 1000
+            elsewhere += wrong
+            text = "missed"
+            if hits:
+                starts.append((min(s["start_ms"] for s in hits) - said["start_ms"]) / 1000)
+                ends.append((max(s["end_ms"] for s in hits) - said["end_ms"]) / 1000)
+                text = f"found, start {starts[-1]:+.2f} s, end {ends[-1]:+.2f} s"
+            print(f"{kind}, {name} ({said['corpus']}, {(said['end_ms'] - said['start_ms']) / 1000:.1f} s): {text}; {wrong:.0f} s elsewhere")
+        print(f"{kind}: {len(starts)} of {len(reports)} sentences, {elsewhere:.0f} s of {minutes:.0f} min elsewhere", end="")
         for what, errors in (("start", np.abs(starts)), ("end", np.abs(ends))):
-            print(f"{what}: within 0.5 s in {int((errors <= 0.5).sum())}, median {np.median(errors):.2f} s, worst {errors.max():.2f} s")
+            if len(errors):
+                print(f"; {what} within 0.5 s in {int((errors <= 0.5).sum())}, median {np.median(errors):.2f} s, worst {errors.max():.2f} s", end="")
+        print("\n")
 
 
 def main():
@@ -112,6 +119,7 @@ def main():
     scoring = commands.add_parser("score")
     scoring.add_argument("--made", type=Path, required=True)
     scoring.add_argument("--reports", type=Path, required=True)
+    scoring.add_argument("--threshold", type=float, default=0.6885, help="the detector's, from `veriscope weights list`")
     scoring.set_defaults(run=score)
     args = parser.parse_args()
     args.run(args)
