@@ -598,9 +598,13 @@ impl Page {
 
     /// Labels, strip evidence, notes and the disposition.
     fn notes(&mut self, report: &Report) {
-        // That nothing was found is said by the disposition.
-        let found: Vec<&Label> =
-            report.labels.iter().filter(|l| l.verdict != LabelVerdict::NotFound).collect();
+        // That nothing was found is said by the disposition, and how a file was packed says nothing of
+        // its origin: `inspect` and the JSON tell.
+        let found: Vec<&Label> = report
+            .labels
+            .iter()
+            .filter(|l| l.verdict != LabelVerdict::NotFound && l.system != "encoder")
+            .collect();
         for label in found.iter().take(MAX_ITEMS) {
             let text = self.label(label);
             self.wrapped("label", TEXT, &text);
