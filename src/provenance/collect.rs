@@ -495,7 +495,7 @@ impl Collector {
                 }
             })
             .collect();
-        let labelled = self.labels.iter().any(|l| l.ai == Some(true));
+        let labelled = super::labelled(&self.labels);
         let texts = std::mem::take(&mut self.texts);
         for text in texts.iter().filter(|text| encoder::is_tag(text)) {
             let value = text.value.trim_matches(|c: char| c.is_whitespace() || c.is_control());

@@ -39,7 +39,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::report::{Evidence, Label, LabelVerdict};
+use crate::report::{Evidence, Label};
 use collect::{Collector, NotVerified};
 use input::{Input, Source, Stop};
 
@@ -64,11 +64,7 @@ impl Findings {
     /// Adds a label that was found in the pictures or the sound. A watermark with no label beside it
     /// is evidence that one was taken off, or never set.
     pub fn add_seen(&mut self, label: Label) {
-        let labelled = self.labels.iter().any(|l| {
-            matches!(l.system.as_str(), "aigc" | "c2pa" | "iptc")
-                && matches!(l.verdict, LabelVerdict::Compliant | LabelVerdict::Noncompliant)
-        });
-        if label.system == "watermark" && !labelled {
+        if label.system == "watermark" && !labelled(&self.labels) {
             let kind = &evidence::WATERMARK_WITHOUT_LABEL;
             self.strip_evidence.push(Evidence {
                 kind: kind.code.to_owned(),
@@ -84,6 +80,12 @@ impl Findings {
     pub fn ai_trace(&self) -> Option<&Label> {
         self.labels.iter().find(|l| l.system == "generator-trace")
     }
+}
+
+/// Whether one of them says AI and is more than the trace that a generator leaves.
+fn labelled(labels: &[Label]) -> bool {
+    let trace = |l: &Label| matches!(l.system.as_str(), "generator-trace" | "watermark");
+    labels.iter().any(|l| l.ai == Some(true) && !trace(l))
 }
 
 /// Why a file's labels could not be read. Every message names the file.
@@ -214,5 +216,42 @@ fn dispatch(input: &mut Input<'_>, out: &mut Collector) -> Result<Chosen, (Chose
     match reader.read(input, out) {
         Ok(()) => Ok(Some(reader.name())),
         Err(stop) => Err((Some(reader.name()), stop)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::LabelVerdict;
+
+    #[test]
+    fn a_watermark_is_evidence_only_where_no_label_says_ai() {
+        let label = |system: &str, ai| Label {
+            system: system.into(),
+            place: "p".into(),
+            content: "c".into(),
+            verdict: LabelVerdict::Compliant,
+            deviations: vec![],
+            ai,
+        };
+        let seen = |beside: Vec<Label>| {
+            let mut findings = Findings {
+                container: Some("png"),
+                labels: beside,
+                strip_evidence: vec![],
+                unread: vec![],
+                unverified: None,
+            };
+            findings.add_seen(label("watermark", Some(true)));
+            assert_eq!(findings.labels.last().map(|l| l.system.as_str()), Some("watermark"));
+            findings.strip_evidence.into_iter().map(|e| e.kind).collect::<Vec<_>>()
+        };
+        let alone = ["watermark_without_label"];
+        assert_eq!(seen(vec![]), alone);
+        assert_eq!(seen(vec![label("generator-trace", Some(true))]), alone);
+        // A camera's statement is no label that says AI.
+        assert_eq!(seen(vec![label("iptc", Some(false))]), alone);
+        assert!(seen(vec![label("aigc", Some(true))]).is_empty());
+        assert!(seen(vec![label("c2pa", Some(true))]).is_empty());
     }
 }

@@ -1,15 +1,13 @@
 """Scores the test clips and writes metrics, calibration and per-clip scores.
 
     python evaluate.py --cache CACHE --weights ../../../weights/voice-clone-fast.safetensors --out RUN/eval
-    python evaluate.py --cache CACHE --weights RUN/voice-clone-accurate.safetensors --share 3 \
-        --base ../../../weights/whisper-tiny-encoder.safetensors \
-        --beside ../../../weights/voice-clone-fast.safetensors --out RUN/eval
+    python evaluate.py --cache CACHE --weights RUN/voice-clone-accurate.safetensors \
+        --base ../../../weights/whisper-tiny-encoder.safetensors --out RUN/large
+    python evaluate.py --cache CACHE --scores RUN/large/scores.tsv RUN/eval/scores.tsv --out RUN/both
 
-With --base the weights are those of tier `accurate`; with --beside the score is the mean logit of both
-networks, the first one's counting --share times, as the program takes it. --scores takes the scores.tsv
-of earlier runs over the same cache in the place of networks, for other shares without scoring anew:
-
-    python evaluate.py --cache CACHE --scores RUN/accurate/scores.tsv RUN/fast/scores.tsv --share 2 --out RUN/both
+With --base the weights are those of tier `accurate`. --scores takes the scores.tsv of earlier runs over the
+same cache in the place of a network: the score is the mean logit of both networks, as the program takes it,
+the first one's counting --share times.
 
 One window a clip (its centre). Higher scores mean fake. Intervals are 95 %
 bootstrap intervals over speakers (over clips where the speaker is not known).
@@ -39,22 +37,6 @@ def load(weights: Path) -> VoiceCloneNet:
     model = VoiceCloneNet()
     model.load_state_dict({k: v.float() for k, v in load_file(weights).items()}, strict=False)
     return model.eval().to(memory_format=torch.channels_last)
-
-
-class Together(torch.nn.Module):
-    """Networks heard together: of waveforms [n, samples] the weighted mean of their logits."""
-
-    frontend = torch.nn.Identity
-
-    def __init__(self, networks: list[torch.nn.Module], shares: list[float]) -> None:
-        super().__init__()
-        self.networks = torch.nn.ModuleList(networks)
-        self.frontends = [network.frontend() for network in networks]
-        self.shares = [share / sum(shares) for share in shares]
-
-    def forward(self, waves: torch.Tensor) -> torch.Tensor:
-        parts = zip(self.networks, self.frontends, self.shares)
-        return sum(share * network(frontend(waves)) for network, frontend, share in parts)
 
 
 def noisy(wave: np.ndarray, index: int, snr: float = 10.0) -> np.ndarray:
@@ -171,8 +153,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--scores", type=Path, nargs="+", help="scores.tsv of one network, or of two that are heard together")
     parser.add_argument("--base", type=Path, help="the base that the weights are a difference to")
-    parser.add_argument("--beside", type=Path, help="weights of tier fast that are heard too")
-    parser.add_argument("--share", type=float, default=1.0)
+    parser.add_argument("--share", type=float, default=1.0, help="how often the first of --scores counts to the other's once")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     torch.set_num_threads(2)
@@ -185,8 +166,6 @@ def main() -> None:
         scores = scored_before(args.scores, args.share, [c["key"] for c in clips])
     else:
         model = load_export(args.weights, args.base) if args.base else load(args.weights)
-        if args.beside:
-            model = Together([model, load(args.beside)], [args.share, 1.0])
         scores = {"clean": score(model, [centre(cache.wave(c)) for c in clips], "cpu")}
         for codec in TEST_CODECS:
             scores[codec] = score(model, [centre(cache.wave(c, codec)) for c in clips], "cpu")
