@@ -10,8 +10,11 @@ use crate::media::{DecoderUse, MediaKind, StreamInfo};
 
 pub mod inspection;
 pub mod jsonl;
+mod label;
 pub mod store;
 pub mod table;
+
+pub use label::{Evidence, Label, LabelVerdict};
 
 #[cfg(test)]
 pub(crate) mod samples;
@@ -409,42 +412,6 @@ impl ReasonCode {
             Self::DeviceLost => "device lost",
         }
     }
-}
-
-/// A statement about origin that the file carries.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Label {
-    /// `aigc`, `c2pa`, `iptc`, `generator-trace`, `encoder`, …
-    pub system: String,
-    /// Where in the file: `moov.udta.meta.ilst[AIGC]`, `tEXt:AIGC`, with a byte offset.
-    pub place: String,
-    /// What it says, cut at 4 KiB.
-    pub content: String,
-    pub verdict: LabelVerdict,
-    /// Each way in which it departs from the rule, coded.
-    pub deviations: Vec<String>,
-    /// Whether it says that AI made or changed the content; none where it says nothing of it.
-    pub ai: Option<bool>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LabelVerdict {
-    Compliant,
-    Noncompliant,
-    NotFound,
-    Inconclusive,
-}
-
-/// What shows that a label was there and is gone.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Evidence {
-    /// Stable code, such as `label_bytes_in_free_box`.
-    pub kind: String,
-    pub place: String,
-    /// Log-odds that this evidence adds to "a label was taken off".
-    pub weight: f32,
-    pub detail: String,
 }
 
 /// What a platform has to do (Measures for labeling AI-generated synthetic content, Art. 6, as
