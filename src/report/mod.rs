@@ -425,6 +425,51 @@ pub struct Label {
     pub deviations: Vec<String>,
     /// Whether it says that AI made or changed the content; none where it says nothing of it.
     pub ai: Option<bool>,
+    #[serde(flatten)]
+    pub seen: Seen,
+}
+
+/// Where in the pictures or in the sound something was seen or heard. Nothing for what stands in
+/// the file's bytes. Its fields stand beside those of the label or the evidence itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Seen {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<Region>,
+    /// Milliseconds of the presentation; absent where it is not a matter of time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_ms: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end_ms: Option<i64>,
+}
+
+/// A part of a picture, in pixels of the upright picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Region {
+    pub x: u32,
+    pub y: u32,
+    pub w: u32,
+    pub h: u32,
+}
+
+impl Region {
+    /// Where its middle lies in a picture of this size, in thirds: `lower right`, `centre`.
+    pub fn words(&self, width: u32, height: u32) -> &'static str {
+        let third = |at: u32, length: u32, all: u32| {
+            let middle = 2 * u64::from(at) + u64::from(length);
+            (3 * middle / (2 * u64::from(all.max(1)))).min(2)
+        };
+        match (third(self.y, self.h, height), third(self.x, self.w, width)) {
+            (0, 0) => "upper left",
+            (0, 1) => "upper centre",
+            (0, _) => "upper right",
+            (1, 0) => "left",
+            (1, 1) => "centre",
+            (1, _) => "right",
+            (_, 0) => "lower left",
+            (_, 1) => "lower centre",
+            (_, _) => "lower right",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -445,6 +490,8 @@ pub struct Evidence {
     /// Log-odds that this evidence adds to "a label was taken off".
     pub weight: f32,
     pub detail: String,
+    #[serde(flatten)]
+    pub seen: Seen,
 }
 
 /// What a platform has to do (Measures for labeling AI-generated synthetic content, Art. 6, as
@@ -547,6 +594,8 @@ mod tests {
             ("cell over 1", set("/segments/1/heat_map/values/4", json!(1.2))),
             ("no columns", set("/segments/1/heat_map/columns", json!(0))),
             ("map without rows", without("/segments/1/heat_map", "rows")),
+            ("region without height", without("/labels/1/region", "h")),
+            ("region outside", set("/labels/1/region/x", json!(-1))),
             ("unknown reason", set("/reasons/0/code", json!("bad_weather"))),
             ("unknown verdict", set("/segments/1/verdict", json!("perhaps"))),
             ("short sha256", set("/media/sha256", json!("cdcd"))),
@@ -602,6 +651,17 @@ mod tests {
         assert_eq!(reasons, ours);
         let detectors = codes("/$defs/segment/properties/detector/enum");
         assert_eq!(detectors, DetectorKind::ALL.map(|d| json!(d.name())));
+    }
+
+    #[test]
+    fn a_region_says_where() {
+        let words = |x, y, w, h| Region { x, y, w, h }.words(1920, 1080);
+        assert_eq!(words(1560, 960, 320, 90), "lower right");
+        assert_eq!(words(0, 0, 10, 10), "upper left");
+        assert_eq!(words(0, 1000, 1920, 80), "lower centre");
+        assert_eq!(words(900, 500, 120, 80), "centre");
+        assert_eq!(words(u32::MAX, u32::MAX, u32::MAX, u32::MAX), "lower right");
+        assert_eq!(Region { x: 0, y: 0, w: 0, h: 0 }.words(0, 0), "upper left");
     }
 
     #[test]
