@@ -39,7 +39,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
-use crate::report::{Evidence, Label};
+use crate::report::{Evidence, Label, Seen};
 use collect::{Collector, NotVerified};
 use input::{Input, Source, Stop};
 
@@ -71,6 +71,7 @@ impl Findings {
                 place: label.place.clone(),
                 weight: kind.weight,
                 detail: format!("a watermark and no label beside it ({})", label.content),
+                seen: Seen::default(),
             });
         }
         self.labels.push(label);
@@ -241,6 +242,7 @@ mod tests {
             verdict: LabelVerdict::Compliant,
             deviations: vec![],
             ai,
+            seen: Seen::default(),
         };
         let seen = |beside: Vec<Label>| {
             let mut findings = Findings {

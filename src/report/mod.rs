@@ -14,7 +14,7 @@ mod label;
 pub mod store;
 pub mod table;
 
-pub use label::{Evidence, Label, LabelVerdict};
+pub use label::{Evidence, Label, LabelVerdict, Region, Seen};
 
 #[cfg(test)]
 pub(crate) mod samples;
@@ -514,6 +514,8 @@ mod tests {
             ("cell over 1", set("/segments/1/heat_map/values/4", json!(1.2))),
             ("no columns", set("/segments/1/heat_map/columns", json!(0))),
             ("map without rows", without("/segments/1/heat_map", "rows")),
+            ("region without height", without("/labels/1/region", "h")),
+            ("region outside", set("/labels/1/region/x", json!(-1))),
             ("unknown reason", set("/reasons/0/code", json!("bad_weather"))),
             ("unknown verdict", set("/segments/1/verdict", json!("perhaps"))),
             ("short sha256", set("/media/sha256", json!("cdcd"))),
@@ -569,6 +571,17 @@ mod tests {
         assert_eq!(reasons, ours);
         let detectors = codes("/$defs/segment/properties/detector/enum");
         assert_eq!(detectors, DetectorKind::ALL.map(|d| json!(d.name())));
+    }
+
+    #[test]
+    fn a_region_says_where() {
+        let words = |x, y, w, h| Region { x, y, w, h }.words(1920, 1080);
+        assert_eq!(words(1560, 960, 320, 90), "lower right");
+        assert_eq!(words(0, 0, 10, 10), "upper left");
+        assert_eq!(words(0, 1000, 1920, 80), "lower centre");
+        assert_eq!(words(900, 500, 120, 80), "centre");
+        assert_eq!(words(u32::MAX, u32::MAX, u32::MAX, u32::MAX), "lower right");
+        assert_eq!(Region { x: 0, y: 0, w: 0, h: 0 }.words(0, 0), "upper left");
     }
 
     #[test]
