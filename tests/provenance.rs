@@ -428,8 +428,14 @@ fn png_places() {
     let end = broken.len() - 40;
     broken.truncate(end);
     assert_stripped(&look(&png(&[chunk(b"caBX", &broken)], &[], b"")), "orphaned_jumbf");
+    // EXIF and TIFF tags as ImageMagick keeps them.
+    let kept = look(&png(&[text_chunk("tiff:make", "Ideogram AI")], &[], b""));
+    assert_eq!(of(&kept, "generator-trace").len(), 1, "{kept:?}");
     // Words are no labels.
-    for innocent in [text_chunk("Comment", "all about AIGC"), text_chunk("Title", "{\"a\":1}")] {
+    let tiff_alpha = text_chunk("tiff:alpha", "Ideogram AI");
+    for innocent in
+        [text_chunk("Comment", "all about AIGC"), text_chunk("Title", "{\"a\":1}"), tiff_alpha]
+    {
         assert_clean(&look(&png(&[innocent], &[], b"")));
     }
     // A bomb of zeros is unpacked no further than the limit.
@@ -579,6 +585,8 @@ fn gif_places() {
     for block in [
         gif_xmp(&aigc_xmp()),
         gif_block(b"\xFF\x0BXMP DataXMP", &aigc_xmp()),
+        // As ImageMagick writes it.
+        gif_block(b"\xFF\x0Bxmp dataxmp", &aigc_xmp()),
         gif_block(b"\xFE", LABEL.as_bytes()),
         gif_block(b"\xFF\x0BAIGC LABEL1", LABEL.as_bytes()),
     ] {

@@ -61,7 +61,7 @@ unsafe impl GlobalAlloc for Counting {
 }
 
 /// Runs `reader`, and aborts where it takes more than 64 MiB beyond what was there before. Whenever a
-/// file takes a mebibyte more than any before it, that is printed.
+/// file takes 64 KiB more than any before it, that is printed.
 pub fn bounded<T>(reader: impl FnOnce() -> T) -> T {
     let before = LIVE.load(Relaxed);
     PEAK.store(before, Relaxed);
@@ -69,7 +69,7 @@ pub fn bounded<T>(reader: impl FnOnce() -> T) -> T {
     let result = reader();
     CEILING.store(usize::MAX, Relaxed);
     let taken = PEAK.load(Relaxed) - before;
-    if taken >> 20 > MOST.load(Relaxed) >> 20 {
+    if taken >> 16 > MOST.load(Relaxed) >> 16 {
         eprintln!("PEAK {} KiB", taken >> 10);
     }
     MOST.fetch_max(taken, Relaxed);

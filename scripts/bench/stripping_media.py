@@ -243,7 +243,7 @@ class Media:
             yield Source(path.name, path, "picture", {"c2pa": ""})
         import c2pa
         chain, key_pem = self.certificate()
-        info = c2pa.C2paSignerInfo(alg=b"es256", sign_cert=chain, private_key=key_pem, ta_url=b"")
+        info = c2pa.C2paSignerInfo(alg=b"es256", sign_cert=chain, private_key=key_pem, ta_url=None)
         manifest = {"claim_generator_info": [{"name": "stripping-matrix", "version": "1"}], "title": "matrix", "assertions": [
             {"label": "c2pa.actions.v2", "data": {"actions": [{"action": "c2pa.created", "digitalSourceType": AI}]}}]}
         for name, media, path in self.plain():

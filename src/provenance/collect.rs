@@ -173,6 +173,16 @@ impl Collector {
     /// Free text, which may hold a label or a generator's trace.
     pub(crate) fn text(&mut self, field: Field, key: &str, value: &str, spot: &Spot) {
         let value = cut(value, MAX_VALUE);
+        // ImageMagick keeps the tags of TIFF and EXIF as texts where it writes a PNG.
+        let (field, key) = match key.split_once(':') {
+            Some((prefix, name))
+                if field == Field::PngText
+                    && ["tiff", "exif"].iter().any(|p| p.eq_ignore_ascii_case(prefix)) =>
+            {
+                (Field::Exif, name)
+            }
+            _ => (field, key),
+        };
         if let Some((at, piece)) = aigc::embedded(value) {
             self.aigc(&spot.ahead(at), piece, &[]);
         }

@@ -165,7 +165,8 @@ fn extension(
     let name: String = String::from_utf8_lossy(id).chars().filter(|c| !c.is_control()).collect();
     let spot = Spot::new(format!("application({name})"), block.at);
     let start = block.body + 12;
-    if id == XMP_ID {
+    // ImageMagick writes the name in small letters.
+    if id.eq_ignore_ascii_case(XMP_ID) {
         let bytes = walk.input.span(start, block.end, xmp::MAX_XMP + 1 + XMP_TRAILER)?;
         // The packet stands there as it is; some writers cut it into pieces like everything else.
         if bytes.first().is_some_and(|b| matches!(b, b'<' | 0xEF)) {
