@@ -268,7 +268,8 @@ def rename(source, inp, out, rng):
             return None
         data[spot:spot + 4] = b"free"
     elif suffix in (".wav", ".avi", ".webp"):
-        spots = [before.rfind(n) for n in (b"AIGC", b"LIST", b"XMP ", b"C2PA")]
+        names = (b"XMP ", b"C2PA") if suffix == ".webp" else (b"AIGC", b"LIST", b"C2PA")
+        spots = [before.rfind(n) for n in names]
         if max(spots) < 0 or at - max(spots) > 1 << 20:
             return None
         data[max(spots):max(spots) + 4] = b"JUNK"
@@ -626,7 +627,8 @@ def texts_of(paths):
                              capture_output=True, check=False).stdout
         for entry in json.loads(out or b"[]"):
             shown[Path(entry["SourceFile"]).name] += "\n".join(
-                f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in entry.items())
+                # What it shows of unused space is no label that anybody reads.
+                f"{k}={v if isinstance(v, str) else json.dumps(v)}" for k, v in entry.items() if "junk" not in k.lower())
     for path in paths:
         if path.suffix in (".png", ".jpg", ".webp", ".gif", ".tiff", ".tif", ".avif"):
             continue
@@ -789,7 +791,7 @@ def wilson(hits, n):
         return 0.0, 1.0
     z, p = 1.959964, hits / n
     middle, half = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return (middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)
+    return max(0.0, (middle - half) / (1 + z * z / n)), (middle + half) / (1 + z * z / n)
 
 
 def share(name, rows, hit):
@@ -828,9 +830,12 @@ def sums(rows):
     lines.append(share("in metadata, read where they survived", of(READ, metadata), read))
     for system in sorted(metadata):
         if of(("residue",), {system}):
-            lines.append(share(f"{system}: flagged where a trace is left", of(("residue",), {system}), lambda p: p[0]["flagged"]))
+            lines.append(share(f"{system}: flagged, or read, where a trace is left", of(("residue",), {system}),
+                               lambda p: p[0]["flagged"] or read(p)))
     erased = of(("residue",), {"visible"})
-    lines.append(share("labels in metadata, flagged where a trace is left", of(("residue",), {"aigc", "c2pa"}), lambda p: p[0]["flagged"]))
+    left = of(("residue",), {"aigc", "c2pa", "iptc"})
+    lines.append(share("labels in metadata, flagged where a trace is left", left, lambda p: p[0]["flagged"]))
+    lines.append(share("the same, flagged or read although no other tool reads it", left, lambda p: p[0]["flagged"] or read(p)))
     for media in ("picture", "video"):
         some = [p for p in erased if p[0]["media"] == media]
         lines.append(share(f"marks erased in a {media}, located (IoU 0.5)", some, lambda p: p[0]["located"]))

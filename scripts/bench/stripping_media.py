@@ -234,7 +234,8 @@ class Media:
                 def make(part):
                     part.write_bytes(plain[f"a.{suffix}"].read_bytes())
                     run("exiftool", "-q", "-overwrite_original", *(t.format(token=token(key)) for t in tags), part)
-                yield Source(key, once(self.work / "sources" / key, make), "picture", {"generator-trace": token(key)})
+                known = "Ideogram AI" if kind == "ideogram" else token(key)
+                yield Source(key, once(self.work / "sources" / key, make), "picture", {"generator-trace": known})
         grok = self.shared / "provenance/grok.jpg"
         yield Source("grok.jpg", grok, "picture", {"generator-trace": "Signature: "})
 

@@ -170,8 +170,10 @@ fn extension(
         let bytes = walk.input.span(start, block.end, xmp::MAX_XMP + 1 + XMP_TRAILER)?;
         // The packet stands there as it is; some writers cut it into pieces like everything else.
         if bytes.first().is_some_and(|b| matches!(b, b'<' | 0xEF)) {
+            // Where zeros were written over the packet the block ends in it, without the trailer.
             let packet = bytes.len().saturating_sub(XMP_TRAILER);
-            out.xmp(&spot, bytes.get(..packet).unwrap_or_default());
+            let whole = bytes.get(packet..).is_some_and(|end| end.starts_with(&[1, 0xFF, 0xFE]));
+            out.xmp(&spot, if whole { bytes.get(..packet).unwrap_or_default() } else { &bytes });
         } else {
             out.xmp(&spot, &pieces(&bytes));
         }
