@@ -428,6 +428,11 @@ fn png_places() {
     let end = broken.len() - 40;
     broken.truncate(end);
     assert_stripped(&look(&png(&[chunk(b"caBX", &broken)], &[], b"")), "orphaned_jumbf");
+    // As ImageMagick carries a JPEG's over.
+    let hex: String = manifest().iter().map(|b| format!("{b:02x}")).collect();
+    let profile = format!("\napp11\n{:8}\n{hex}\n", manifest().len());
+    let carried = png(&[packed("Raw profile type app11", &profile)], &[], b"");
+    assert_stripped(&look(&carried), "orphaned_jumbf");
     // Zeros over all but its head.
     let mut torn = manifest();
     let middle = torn.len() / 2;
@@ -612,6 +617,8 @@ fn gif_places() {
     assert!(kinds(&look(&zeroed)).contains(&"aigc_key_without_value"));
     let c2pa = look(&gif(&[gif_block(b"\xFF\x0BC2PA_GIF\x01\0\0", &manifest())], b""));
     assert_eq!(of(&c2pa, "c2pa").len(), 1, "{c2pa:?}");
+    let stray = gif(&[gif_block(b"\xFF\x0Bc2pa_gif\x01\0\0", &manifest())], b"");
+    assert_stripped(&look(&stray), "orphaned_jumbf");
     // What ffmpeg writes, with a label before it and cut.
     let real = made("a.gif", None, &["-an"]);
     assert_clean(&look(&real));

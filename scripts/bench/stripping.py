@@ -286,12 +286,13 @@ def rename(source, inp, out, rng):
         else:
             width = length + 3
             data[spot:spot + 4 + length] = b"\xec" + ((1 << (7 * width)) + size).to_bytes(width, "big")
-    elif suffix == ".mp3":
-        spot = before.rfind(b"TXXX")
+    elif suffix == ".mp3" or b"GEOB" in before:
+        # A frame of zeros is where padding begins.
+        spot = max(before.rfind(b"TXXX"), before.rfind(b"GEOB"))
         if spot < 0:
             return None
         data[spot:spot + 4] = bytes(4)
-    elif suffix == ".flac":
+    elif suffix == ".flac" and data.startswith(b"fLaC"):
         blocks, spot = 0, 4
         while blocks < 64 and data[spot] & 0x7F != 4 and not data[spot] & 0x80:
             spot += 4 + int.from_bytes(data[spot + 1:spot + 4], "big")
@@ -636,7 +637,7 @@ def texts_of(paths):
                              capture_output=True, check=False).stdout
         probed = json.loads(out or b"{}")
         for part in [probed.get("format", {}), *probed.get("streams", [])]:
-            shown[path.name] += "\n".join(f"{k}={v}" for k, v in part.get("tags", {}).items())
+            shown[path.name] += "\n".join(f"{k}={v}" for k, v in part.get("tags", {}).items() if k != "JUNK")
         if path.suffix in (".wav", ".avi"):
             shown[path.name] += riff_text(path.read_bytes())
     return shown
@@ -828,12 +829,14 @@ def sums(rows):
         lines.append(share(f"{system}: read where it survived", of(READ, {system}), read))
     metadata = {"aigc", "c2pa", "iptc", "generator-trace"}
     lines.append(share("in metadata, read where they survived", of(READ, metadata), read))
+    # A broken download is no removal, and what breaks off with the file is not held against the label.
+    removals = lambda pairs: [p for p in pairs if p[0]["operation"] != "broken off"]
     for system in sorted(metadata):
         if of(("residue",), {system}):
-            lines.append(share(f"{system}: flagged, or read, where a trace is left", of(("residue",), {system}),
+            lines.append(share(f"{system}: flagged, or read, where a trace is left", removals(of(("residue",), {system})),
                                lambda p: p[0]["flagged"] or read(p)))
     erased = of(("residue",), {"visible"})
-    left = of(("residue",), {"aigc", "c2pa", "iptc"})
+    left = removals(of(("residue",), {"aigc", "c2pa", "iptc"}))
     lines.append(share("labels in metadata, flagged where a trace is left", left, lambda p: p[0]["flagged"]))
     lines.append(share("the same, flagged or read although no other tool reads it", left, lambda p: p[0]["flagged"] or read(p)))
     for media in ("picture", "video"):

@@ -427,9 +427,14 @@ impl Collector {
             let detail = format!("{what} in space that is marked as unused");
             self.evidence(kind, &spot.ahead(at), detail);
         }
-        let manifest = find(b"jumdc2pa").or_else(|| find(b"jumdc2ma"));
-        if let Some(at) = manifest {
-            let detail = "a C2PA manifest in space that is marked as unused".to_owned();
+        self.stray_manifest(spot, bytes, "space that is marked as unused");
+    }
+
+    /// Bytes in which no reader of C2PA looks for a manifest.
+    pub(crate) fn stray_manifest(&mut self, spot: &Spot, bytes: &[u8], what: &str) {
+        let find = |needle: &[u8]| memchr::memmem::find(bytes, needle);
+        if let Some(at) = find(b"jumdc2pa").or_else(|| find(b"jumdc2ma")) {
+            let detail = format!("a C2PA manifest in {what}");
             self.evidence(&evidence::ORPHANED_JUMBF, &spot.ahead(at), detail);
         }
     }

@@ -182,6 +182,8 @@ fn extension(
         out.jumbf(&spot, &bytes, false);
     } else {
         let bytes = pieces(&walk.input.span(start, block.end, MAX_VALUE)?);
+        // ImageMagick writes the name in small letters, and the manifest damaged.
+        out.stray_manifest(&spot, &bytes, "an extension that is not C2PA's");
         out.text(Field::Tag, &name, &String::from_utf8_lossy(&bytes), &spot);
     }
     Ok(())
