@@ -74,6 +74,22 @@ def exiftool(*args, only=None):
     return operation
 
 
+def tool(*command, only, output=None):
+    """A program that changes the copy in place, or writes to what follows `output`."""
+    def operation(source, inp, out, rng):
+        if inp.suffix not in only:
+            return None
+        made = copied(inp, out)
+        done = subprocess.run([*command, str(made), *([*output.split(), str(made) + ".new"] if output else [])], capture_output=True,
+                              stdin=subprocess.DEVNULL, check=False)
+        if output and Path(str(made) + ".new").exists():
+            Path(str(made) + ".new").replace(made)
+        if done.returncode:
+            raise ValueError((done.stderr or done.stdout).decode("utf-8", "replace"))
+        return made
+    return operation
+
+
 def jpegtran(how, *more):
     def operation(source, inp, out, rng):
         if inp.suffix != ".jpg":
@@ -549,6 +565,14 @@ CARELESS = [
     ("zeros in place", fill(0)), ("blanks in place", fill(32)), ("head left", fill(0, keep=40)), ("renamed in place", rename),
     ("store torn", tear), ("store dropped", drop_store),
 ]
+# Editors that take metadata off, each as its manual says.
+EDITORS = [
+    ("mkvpropedit", tool("mkvpropedit", "--tags", "all:", "--delete", "title", only=(".mkv", ".webm"))),
+    ("metaflac", tool("metaflac", "--remove-all-tags", only=(".flac",))),
+    ("AtomicParsley", tool("AtomicParsley", only=(".mp4", ".m4a", ".mov"), output="--metaEnema --output")),
+    ("exiv2 rm", tool("exiv2", "rm", only=(".jpg", ".png", ".webp", ".tiff"))),
+    ("id3v2 -D", tool("id3v2", "-D", only=(".mp3",))),
+]
 ERASE = [
     ("delogo", erase("delogo", ".png", "PNG")), ("delogo, JPEG", erase("delogo", ".jpg", "JPEG", quality=90)),
     ("box blur, JPEG", erase(blur, ".jpg", "JPEG", quality=92)), ("mosaic, JPEG", erase(mosaic, ".jpg", "JPEG", quality=90)),
@@ -570,7 +594,7 @@ def plan(media, quick, seed):
     """(source, name, operation, truth for a mark) of every case."""
     cases = []
     for source in media.labelled():
-        for name, operation in BYTES + CARELESS + (PIXELS[:1] + PIXELS[3:4]):
+        for name, operation in BYTES + CARELESS + EDITORS + (PIXELS[:1] + PIXELS[3:4]):
             cases.append((source, name, operation, ""))
     for source in list(media.watermarked()) + list(media.rhythm()):
         for name, operation in BYTES[:1] + BYTES[6:8] + BYTES[-5:-1] + PIXELS:
@@ -590,7 +614,7 @@ def plan(media, quick, seed):
         streams = [o for o in BYTES[1:] if not o[0].startswith(("jpegtran", "convert"))] + INNOCENT[3:]
         # Of a picture's operations some; of the fewer films all.
         chosen = rng.sample(pictures, 7) if source.media == "picture" else streams
-        cases += [(source, name, operation, "") for name, operation in [BYTES[0]] + chosen]
+        cases += [(source, name, operation, "") for name, operation in [BYTES[0]] + chosen + EDITORS]
     if quick:
         cases = [c for c in cases if zlib.crc32(f"{c[0].name}/{c[1]}".encode()) % 8 == 0]
     return cases
