@@ -10,9 +10,7 @@ use crate::bench::metrics::bootstrap::Units;
 use crate::bench::metrics::localization::Localization;
 use crate::bench::metrics::tandem::{AsvRates, SasvClass, SasvTrials, asv_rates};
 use crate::bench::metrics::{Metric, Ranked, operating, paired};
-use crate::bench::output::{
-    Bootstrap, Counts, Drawn, Entries, Level, Output, Transfers, Versus,
-};
+use crate::bench::output::{Bootstrap, Counts, Drawn, Entries, Level, Output, Transfers, Versus};
 use crate::bench::protocol::table::{self, Benchmark, Columns};
 use crate::bench::protocol::{Direction, Reading, Trials, av_deepfake1m, deepfakebench};
 
@@ -201,12 +199,12 @@ impl MetricsArgs {
             (self.versus.is_some(), "--versus", scored),
             (self.threshold_from.is_some(), "--threshold-from", scored),
             (self.key.is_some(), "--key", protocol != Protocol::Sasv),
-            (self.asv_scores.is_some(), "--asv-scores", self.benchmark().is_some() && protocol != Protocol::Csv),
             (
-                self.subset.is_some(),
-                "--subset",
-                self.default_subset().is_some(),
+                self.asv_scores.is_some(),
+                "--asv-scores",
+                self.benchmark().is_some() && protocol != Protocol::Csv,
             ),
+            (self.subset.is_some(), "--subset", self.default_subset().is_some()),
             (self.file_column.is_some(), "--file-column", protocol == Protocol::Csv),
             (self.score_column != "score", "--score-column", protocol == Protocol::Csv),
             (self.label_column != "label", "--label-column", protocol == Protocol::Csv),
@@ -227,9 +225,9 @@ impl MetricsArgs {
             return Some("av-deepfake1m needs --key, the data set's metadata".to_owned());
         }
         match self.groups.as_deref() {
-            Some(groups) if groups != "file" && protocol != Protocol::Csv => Some(
-                "--groups takes a column of a CSV; of other protocols only `file`".to_owned(),
-            ),
+            Some(groups) if groups != "file" && protocol != Protocol::Csv => {
+                Some("--groups takes a column of a CSV; of other protocols only `file`".to_owned())
+            }
             _ => None,
         }
     }
@@ -543,8 +541,8 @@ fn sasv(args: &MetricsArgs) -> Result<Output, String> {
 fn localization(args: &MetricsArgs) -> Result<Output, String> {
     let mut output = args.output();
     let Some(key) = &args.key else { return Err("av-deepfake1m needs --key".to_owned()) };
-    let found = av_deepfake1m::read(&args.scores, key, args.proposal_fps)
-        .map_err(|e| e.to_string())?;
+    let found =
+        av_deepfake1m::read(&args.scores, key, args.proposal_fps).map_err(|e| e.to_string())?;
     let file = args.scores.display();
     let table = Localization::new(&found.files).map_err(|absent| format!("{file}: {absent}"))?;
     let (units, kind) = match &found.groups {

@@ -206,7 +206,7 @@ impl Random {
 
     /// A number below n; none is likelier than another by more than n / 2⁶⁴.
     #[inline(always)]
-    fn below(&mut self, n: usize) -> usize {
+    pub(crate) fn below(&mut self, n: usize) -> usize {
         ((u128::from(self.next()) * n as u128) >> 64) as usize
     }
 }

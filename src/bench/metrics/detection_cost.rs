@@ -32,8 +32,7 @@ impl CostModel {
 
     /// Normalised by the better of accepting everything and rejecting everything.
     fn cost(&self, real_rejected: f64, fake_accepted: f64) -> f64 {
-        (self.real() * real_rejected + self.fake() * fake_accepted)
-            / self.real().min(self.fake())
+        (self.real() * real_rejected + self.fake() * fake_accepted) / self.real().min(self.fake())
     }
 
     /// The log-likelihood ratio (fake over real) from which on rejecting costs less.

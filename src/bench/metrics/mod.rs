@@ -177,7 +177,11 @@ impl Ranked {
             loop {
                 let code = *self.codes.get(at)?;
                 at += 1;
-                if code & FAKE != 0 { block.fakes += 1 } else { block.reals += 1 }
+                if code & FAKE != 0 {
+                    block.fakes += 1
+                } else {
+                    block.reals += 1
+                }
                 if code & LAST != 0 {
                     return Some(block);
                 }

@@ -59,9 +59,8 @@ pub fn tpr_at(sweep: &Sweep, rate: usize) -> Metric {
     }
     let Calls { true_positives, false_positives } = sweep.at_rate[rate];
     if true_positives == 0 && false_positives == 0 {
-        let why = format!(
-            "the highest score alone has more than one false positive in {one_in} reals"
-        );
+        let why =
+            format!("the highest score alone has more than one false positive in {one_in} reals");
         return Err(Absent::new(AbsentCode::NoOperatingPoint, why));
     }
     Ok(true_positives as f64 / sweep.fakes as f64)
@@ -87,9 +86,8 @@ pub fn threshold_at(ranked: &Ranked, one_in: u64) -> Metric<f64> {
         threshold = Some(block.score);
     }
     threshold.ok_or_else(|| {
-        let why = format!(
-            "the highest score alone has more than one false positive in {one_in} reals"
-        );
+        let why =
+            format!("the highest score alone has more than one false positive in {one_in} reals");
         Absent::new(AbsentCode::NoOperatingPoint, why)
     })
 }
@@ -144,9 +142,10 @@ pub fn transfer(threshold: f64, there: &Ranked, here: &Ranked) -> Metric<Transfe
     let sweep = Sweep::new(here, &[]);
     let (fakes, reals) = (sweep.fakes as f64, sweep.reals as f64);
     // Balanced accuracy is linear in both rates: its best point is a corner of the hull.
-    let best = sweep.hull.iter().map(|&(fp, tp)| {
-        f64::midpoint(tp as f64 / fakes, 1.0 - fp as f64 / reals)
-    });
+    let best = sweep
+        .hull
+        .iter()
+        .map(|&(fp, tp)| f64::midpoint(tp as f64 / fakes, 1.0 - fp as f64 / reals));
     Ok(Transfer {
         threshold,
         there: on(there)?,

@@ -36,7 +36,11 @@ impl Selective {
         while low < high {
             let take_low = low < called && (high == called || distance(low) >= distance(high - 1));
             let at = if take_low { low } else { high - 1 };
-            if take_low { low += 1 } else { high -= 1 }
+            if take_low {
+                low += 1
+            } else {
+                high -= 1
+            }
             let next = [low, high.saturating_sub(1)]
                 .into_iter()
                 .filter(|&at| at >= low && at < high)

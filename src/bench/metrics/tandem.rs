@@ -47,13 +47,12 @@ pub fn asv_rates(targets: &[f64], nontargets: &[f64], spoofs: &[f64]) -> Metric<
         .checked_sub(1)
         .and_then(|last| ranked.blocks().nth(last))
         .map_or(f64::NEG_INFINITY, |block| -block.score);
-    let accepted = |scores: &[f64]| {
-        scores.iter().filter(|&&s| s >= threshold).count() as f64 / scores.len() as f64
-    };
+    let rejected = |s: &&f64| **s < threshold;
+    let accepted = |s: &&f64| **s >= threshold;
     Ok(AsvRates {
-        miss: 1.0 - accepted(targets),
-        false_alarm: accepted(nontargets),
-        spoof_false_alarm: accepted(spoofs),
+        miss: targets.iter().filter(rejected).count() as f64 / targets.len() as f64,
+        false_alarm: nontargets.iter().filter(accepted).count() as f64 / nontargets.len() as f64,
+        spoof_false_alarm: spoofs.iter().filter(accepted).count() as f64 / spoofs.len() as f64,
     })
 }
 
@@ -182,7 +181,8 @@ impl SasvTrials {
                 least = least.min(cost(rejected));
             }
         }
-        let accept_all = model.c_fa_nontarget * model.p_nontarget + model.c_fa_spoof * model.p_spoof;
+        let accept_all =
+            model.c_fa_nontarget * model.p_nontarget + model.c_fa_spoof * model.p_spoof;
         Ok(least / accept_all.min(model.c_miss * model.p_target))
     }
 }

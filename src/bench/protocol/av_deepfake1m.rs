@@ -91,19 +91,16 @@ pub fn read(proposals: &Path, key: &Path, fps: f32) -> Result<Localized, ReadErr
         };
         localized.files.push(Located { truth: meta.segments, proposals });
     }
-    localized.groups = groups.map(|of| Groups {
-        kind: "identity".to_owned(),
-        of,
-        count: identities.0.len(),
-    });
+    localized.groups =
+        groups.map(|of| Groups { kind: "identity".to_owned(), of, count: identities.0.len() });
     Ok(localized)
 }
 
 fn identity(file: &str) -> Option<&str> {
     file.split(['/', '\\']).find(|folder| {
-        folder.strip_prefix("id").is_some_and(|digits| {
-            !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())
-        })
+        folder
+            .strip_prefix("id")
+            .is_some_and(|digits| !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()))
     })
 }
 

@@ -6,9 +6,7 @@ use std::path::Path;
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::{
-    Groups, MAX_TRIALS, Names, ReadCode, ReadError, Reading, Trials, lines, short,
-};
+use super::{Groups, MAX_TRIALS, Names, ReadCode, ReadError, Reading, Trials, lines, short};
 
 /// Levels of nesting in a data set's JSON: data set, label, split, compression, video.
 const MAX_DEPTH: usize = 16;
@@ -106,8 +104,7 @@ pub fn read(
                 return Err(ReadError::new(path, None, ReadCode::MissingScores, message));
             }
             let message = "videos without scores";
-            first_missing =
-                Some(ReadError::new(path, None, ReadCode::MissingScores, message));
+            first_missing = Some(ReadError::new(path, None, ReadCode::MissingScores, message));
             trials.not_judged = without.len() as u64;
         }
     }
@@ -153,12 +150,8 @@ fn arrays(
     image: Vec<Box<str>>,
 ) -> Result<Vec<(Box<str>, f64, bool)>, ReadError> {
     if pred.len() != label.len() || pred.len() != image.len() {
-        let message = format!(
-            "pred has {} values, label {}, image {}",
-            pred.len(),
-            label.len(),
-            image.len()
-        );
+        let message =
+            format!("pred has {} values, label {}, image {}", pred.len(), label.len(), image.len());
         return Err(ReadError::new(path, None, ReadCode::WrongColumns, message));
     }
     image
@@ -371,7 +364,8 @@ impl<'de> Visitor<'de> for Node<'_> {
         let (mut label, mut frames) = (None, None);
         while let Some(name) = map.next_key::<String>()? {
             let inside = self.inside || name == self.split;
-            let node = Node { key: &mut *self.key, split: self.split, inside, depth: self.depth + 1 };
+            let node =
+                Node { key: &mut *self.key, split: self.split, inside, depth: self.depth + 1 };
             match (name.as_str(), map.next_value_seed(node)?) {
                 ("label", Value::Text(text)) => label = Some(text),
                 ("frames", Value::Texts(paths)) => frames = Some(paths),
@@ -379,9 +373,8 @@ impl<'de> Visitor<'de> for Node<'_> {
             }
         }
         if let (Some(label), Some(frames), true) = (label, frames, self.inside) {
-            let fake = fake(&label).ok_or_else(|| {
-                de::Error::custom(format!("unknown label '{}'", short(&label)))
-            })?;
+            let fake = fake(&label)
+                .ok_or_else(|| de::Error::custom(format!("unknown label '{}'", short(&label))))?;
             for frame in frames {
                 if self.key.frames.len() == MAX_TRIALS {
                     return Err(de::Error::custom(format!("more than {MAX_TRIALS} frames")));

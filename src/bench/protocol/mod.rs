@@ -104,7 +104,10 @@ impl Reading {
     fn score(self, text: &str, file: &Path, line: u64, column: &str) -> Result<f64, ReadError> {
         let error = |code, message: String| Err(ReadError::new(file, line, code, message));
         let Ok(score) = text.parse::<f64>() else {
-            return error(ReadCode::NotANumber, format!("{column} holds '{}', no number", short(text)));
+            return error(
+                ReadCode::NotANumber,
+                format!("{column} holds '{}', no number", short(text)),
+            );
         };
         self.checked(score, file, line)
     }
@@ -213,7 +216,8 @@ impl Names {
 
 /// Text from a file, short enough for a message.
 fn short(text: &str) -> String {
-    let mut short: String = text.chars().take(40).map(|c| if c.is_control() { '?' } else { c }).collect();
+    let mut short: String =
+        text.chars().take(40).map(|c| if c.is_control() { '?' } else { c }).collect();
     if short.len() < text.len() {
         short.push('…');
     }

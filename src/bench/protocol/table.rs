@@ -183,8 +183,7 @@ impl Scores {
             let layout = match layout {
                 Some(layout) => layout,
                 None => {
-                    let (found, header) =
-                        score_layout(line, path, number, key.is_some(), options)?;
+                    let (found, header) = score_layout(line, path, number, key.is_some(), options)?;
                     layout = Some(found);
                     if header {
                         continue;
@@ -501,9 +500,8 @@ fn headed(
     let Some(file) = names.iter().position(|name| name == file) else {
         return Ok(None);
     };
-    let place = |name: Option<&str>| {
-        name.map(|name| column(&names, name, path, number)).transpose()
-    };
+    let place =
+        |name: Option<&str>| name.map(|name| column(&names, name, path, number)).transpose();
     Ok(Some(Layout {
         separator,
         columns: names.len(),
@@ -587,8 +585,10 @@ impl Labels {
     ) -> Result<bool, ReadError> {
         self.fake(&fields[at], path, line).map_err(|error| {
             // A label where the score should be says more than the label that is not known.
-            let known = |i: &usize| FAKE_WORDS.contains(&fields[*i].as_ref())
-                || REAL_WORDS.contains(&fields[*i].as_ref());
+            let known = |i: &usize| {
+                FAKE_WORDS.contains(&fields[*i].as_ref())
+                    || REAL_WORDS.contains(&fields[*i].as_ref())
+            };
             match (0..fields.len()).filter(|&i| i != at && i != layout.file).find(known) {
                 Some(other) => ReadError {
                     code: ReadCode::MixedUpColumns,
