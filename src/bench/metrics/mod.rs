@@ -354,25 +354,22 @@ impl Sweep {
                 continue;
             }
             s.blocks += 1;
-            if reals != 0 {
-                // Only where the ROC goes up and then right can its hull have a corner.
-                if s.rising {
-                    corner(&mut self.hull, (s.fp, s.tp));
-                }
-                if s.fp + reals > s.allowed_next(&allowed) {
-                    for i in 0..RATES.len() {
-                        if s.rates_open & (1 << i) == 0 && s.fp + reals > allowed[i] {
-                            s.rates_open |= 1 << i;
-                            self.at_rate[i] = Calls { true_positives: s.tp, false_positives: s.fp };
-                        }
-                    }
-                }
-                s.pairs += reals * (2 * s.tp + fakes);
+            // Labels are as good as random here: what a branch would save, guessing it wrong costs.
+            // Only where the ROC goes up and then right can its hull have a corner.
+            if s.rising & (reals != 0) {
+                corner(&mut self.hull, (s.fp, s.tp));
             }
             let (fp, tp) = (s.fp + reals, s.tp + fakes);
-            if fakes != 0 {
-                s.precision += fakes as f64 * tp as f64 / (fp + tp) as f64;
+            if fp > s.allowed_next(&allowed) {
+                for i in 0..RATES.len() {
+                    if s.rates_open & (1 << i) == 0 && fp > allowed[i] {
+                        s.rates_open |= 1 << i;
+                        self.at_rate[i] = Calls { true_positives: s.tp, false_positives: s.fp };
+                    }
+                }
             }
+            s.pairs += reals * (2 * s.tp + fakes);
+            s.precision += (fakes * tp) as f64 / (fp + tp).max(1) as f64;
             if !s.crossed && fp * self.fakes + tp * self.reals >= half {
                 s.crossed = true;
                 let (eer, way) = equal_error(self.fakes, self.reals, (s.fp, s.tp), (fp, tp));
@@ -380,7 +377,7 @@ impl Sweep {
                 s.eer_blocks = s.blocks - usize::from(way < 0.5);
                 s.eer_touched = s.blocks - usize::from(way == 0.0);
             }
-            s.rising = fakes != 0 || (s.rising && reals == 0);
+            s.rising = (fakes != 0) | (s.rising & (reals == 0));
             (s.fp, s.tp) = (fp, tp);
             (fakes, reals) = (0, 0);
         }

@@ -62,9 +62,9 @@ impl Selective {
             let weight = weights.map_or(1, |w| u64::from(w[at as usize]));
             here += weight;
             wrong += weight * u64::from(code & 1);
-            if code & 2 != 0 && here != 0 {
+            if code & 2 != 0 {
                 answered += here;
-                area += here as f64 * wrong as f64 / answered as f64;
+                area += (here * wrong) as f64 / answered.max(1) as f64;
                 here = 0;
             }
         }
