@@ -9,7 +9,7 @@
 //!
 //! Positive-only evidence: scaling, cropping and strong compression destroy the watermark.
 
-use crate::report::{Label, LabelVerdict};
+use crate::report::{Label, LabelVerdict, Seen};
 
 /// Bits of a message.
 const BITS: usize = 48;
@@ -55,6 +55,7 @@ pub fn dwt_dct(rgb: &[u8], width: usize, height: usize) -> Option<Label> {
         verdict: LabelVerdict::Inconclusive,
         deviations: Vec::new(),
         ai: Some(true),
+        seen: Seen::default(),
     })
 }
 
