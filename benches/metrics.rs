@@ -52,10 +52,9 @@ fn main() {
         rounds,
         seed: 1,
     };
-    for (what, units) in [
-        ("files", Units::Trials(TRIALS)),
-        ("people", Units::Groups { of: people, count: PEOPLE }),
-    ] {
+    for (what, units) in
+        [("files", Units::Trials(TRIALS)), ("people", Units::Groups { of: people, count: PEOPLE })]
+    {
         let (wall, cpu) = (Instant::now(), processor());
         let ranked = Ranked::new(&scores, &fake).unwrap();
         let found = evaluate(&ranked, &units, &options).unwrap();

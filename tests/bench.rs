@@ -1,6 +1,8 @@
 //! Metrics against the numbers of reference implementations (scripts/bench/golden_metrics.py), and
 //! `veriscope bench metrics` over files.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

@@ -210,15 +210,10 @@ pub fn evaluate(ranked: &Ranked, units: &Units, options: &Options) -> Metric<Eva
             tables.metrics(sweep, Some(weights)).map(|metric| metric.unwrap_or(f64::NAN))
         });
     let metrics = entries(NAMES.map(String::from).into_iter().zip(points), &units, &rounds);
-    let eer = operating::eer_threshold(ranked).and_then(|threshold| {
-        threshold.ok_or_else(|| {
-            Absent::new(AbsentCode::NoOperatingPoint, "nothing is called fake at that point")
-        })
-    });
     Ok(Evaluation {
         metrics,
         thresholds: vec![
-            ("eer_asvspoof", eer),
+            ("eer_asvspoof", operating::eer_threshold(ranked)),
             ("fpr_1pct", operating::threshold_at(ranked, 100)),
             ("fpr_0.1pct", operating::threshold_at(ranked, 1000)),
         ],

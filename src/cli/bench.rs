@@ -499,13 +499,9 @@ fn transfers(path: &Path, reading: Reading, there: &Ranked, here: &Ranked) -> Tr
         transfer.threshold = reading.turn(transfer.threshold);
         Ok(transfer)
     };
-    let eer = operating::eer_threshold(there).and_then(|threshold| {
-        // Nothing is called fake there: neither is it here.
-        Ok(threshold.unwrap_or(f64::MAX))
-    });
     Transfers {
         from: path.display().to_string(),
-        eer_asvspoof: taken(eer),
+        eer_asvspoof: taken(operating::eer_threshold(there)),
         fpr_1pct: taken(operating::threshold_at(there, 100)),
     }
 }

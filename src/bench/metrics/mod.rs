@@ -361,10 +361,10 @@ impl Sweep {
             }
             let (fp, tp) = (s.fp + reals, s.tp + fakes);
             if fp > s.allowed_next(&allowed) {
-                for i in 0..RATES.len() {
-                    if s.rates_open & (1 << i) == 0 && fp > allowed[i] {
+                for (i, (calls, &allowed)) in self.at_rate.iter_mut().zip(&allowed).enumerate() {
+                    if s.rates_open & (1 << i) == 0 && fp > allowed {
                         s.rates_open |= 1 << i;
-                        self.at_rate[i] = Calls { true_positives: s.tp, false_positives: s.fp };
+                        *calls = Calls { true_positives: s.tp, false_positives: s.fp };
                     }
                 }
             }

@@ -35,11 +35,15 @@ pub fn eer_hull(sweep: &Sweep) -> Metric {
     Ok(1.0)
 }
 
-/// The score from which on trials are called fake at ASVspoof's equal error rate; None: none is.
-pub fn eer_threshold(ranked: &Ranked) -> Metric<Option<f64>> {
+/// The score from which on trials are called fake at ASVspoof's equal error rate; where that parts
+/// equal scores, the nearer end of them.
+pub fn eer_threshold(ranked: &Ranked) -> Metric<f64> {
     ranked.comparable()?;
     let blocks = Sweep::new(ranked, &[]).eer_blocks;
-    Ok(blocks.checked_sub(1).and_then(|last| ranked.blocks().nth(last)).map(|b| b.score))
+    let last = blocks.checked_sub(1).and_then(|last| ranked.blocks().nth(last));
+    last.map(|block| block.score).ok_or_else(|| {
+        Absent::new(AbsentCode::NoOperatingPoint, "nothing is called fake at that point")
+    })
 }
 
 /// True-positive rate at the last threshold whose false-positive rate is at most 1 / `RATES[rate]`.
