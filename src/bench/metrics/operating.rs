@@ -17,8 +17,8 @@ pub fn eer_asvspoof(sweep: &Sweep) -> Metric {
 }
 
 /// Equal error rate on the ROC's convex hull (ROCCH-EER, as in BOSARIS): where the hull crosses
-/// miss = false alarm. Never above the rate that any single threshold with a random choice between
-/// two neighbours can reach; does not depend on the order of ties.
+/// miss = false alarm, which choosing at random between two thresholds reaches. Does not depend on
+/// the order of ties.
 pub fn eer_hull(sweep: &Sweep) -> Metric {
     comparable(sweep.fakes, sweep.reals)?;
     let (fakes, reals) = (sweep.fakes as f64, sweep.reals as f64);

@@ -1,7 +1,7 @@
 //! Score and key files of one line a file: ASVspoof 2019, 2021 and 5, plain CSV and TSV.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use super::lines::Lines;
@@ -89,7 +89,7 @@ impl Layout {
 /// Everything that would make a number mean something else than it says: see [`ReadCode`].
 pub fn read(scores: &Path, key: Option<&Path>, options: &Options) -> Result<Trials, ReadError> {
     let key = key.map(|path| Key::read(path, options)).transpose()?;
-    Scores::read(scores, key, options)
+    read_scores(scores, key, options)
 }
 
 /// A key file.
@@ -100,7 +100,7 @@ struct Key {
     lines: Vec<u64>,
     groups: Vec<u32>,
     group_names: Names,
-    outside: HashMap<Box<str>, ()>,
+    outside: HashSet<Box<str>>,
 }
 
 impl Key {
@@ -114,7 +114,7 @@ impl Key {
             lines: Vec::new(),
             groups: Vec::new(),
             group_names: Names::default(),
-            outside: HashMap::new(),
+            outside: HashSet::new(),
         };
         let mut layout = None;
         while let Some((number, line)) = lines.next()? {
@@ -134,7 +134,8 @@ impl Key {
             if let (Some(at), Some(wanted)) = (layout.subset, &options.subset)
                 && fields[at] != wanted.as_str()
             {
-                key.outside.insert(file.as_ref().into(), ());
+                limit(key.fake.len() + key.outside.len(), path, number)?;
+                key.outside.insert(file.as_ref().into());
                 continue;
             }
             let label = layout.label.map_or("", |at| fields[at].as_ref());
@@ -144,7 +145,7 @@ impl Key {
                 let first = key.lines[before as usize];
                 return Err(duplicate(path, number, file, first));
             }
-            limit(key.fake.len(), path, number)?;
+            limit(key.fake.len() + key.outside.len(), path, number)?;
             key.index.insert(file.as_ref().into(), at);
             key.fake.push(fake);
             key.lines.push(number);
@@ -163,151 +164,146 @@ impl Key {
     }
 }
 
-/// What a score file comes to.
-struct Scores;
-
-impl Scores {
-    fn read(path: &Path, key: Option<Key>, options: &Options) -> Result<Trials, ReadError> {
-        let mut lines = Lines::open(path)?;
-        let mut labels = Labels::new(options);
-        let mut trials = Trials::default();
-        // Where a name was seen: with a key, by its number there.
-        let mut seen: HashMap<Box<str>, u64> = HashMap::new();
-        let mut seen_in_key = vec![0_u64; key.as_ref().map_or(0, |k| k.fake.len())];
-        let mut group_names = Names::default();
-        let mut groups: Vec<u32> = Vec::new();
-        let mut grouped = false;
-        let mut first_empty = None;
-        let mut layout = None;
-        while let Some((number, line)) = lines.next()? {
-            let layout = match layout {
-                Some(layout) => layout,
-                None => {
-                    let (found, header) = score_layout(line, path, number, key.is_some(), options)?;
-                    layout = Some(found);
-                    if header {
-                        continue;
-                    }
-                    found
+/// Reads a score file beside its key.
+fn read_scores(path: &Path, key: Option<Key>, options: &Options) -> Result<Trials, ReadError> {
+    let mut lines = Lines::open(path)?;
+    let mut labels = Labels::new(options);
+    let mut trials = Trials::default();
+    // Where a name was seen: with a key, by its number there.
+    let mut seen: HashMap<Box<str>, u64> = HashMap::new();
+    let mut seen_in_key = vec![0_u64; key.as_ref().map_or(0, |k| k.fake.len())];
+    let mut group_names = Names::default();
+    let mut groups: Vec<u32> = Vec::new();
+    let mut grouped = false;
+    let mut first_empty = None;
+    let mut layout = None;
+    while let Some((number, line)) = lines.next()? {
+        let layout = match layout {
+            Some(layout) => layout,
+            None => {
+                let (found, header) = score_layout(line, path, number, key.is_some(), options)?;
+                layout = Some(found);
+                if header {
+                    continue;
                 }
-            };
-            let fields = split(line, layout, path, number)?;
-            let file = &fields[layout.file];
-            let place = match &key {
-                None => None,
-                Some(key) => match key.index.get(file.as_ref()) {
-                    Some(&at) => Some(at as usize),
-                    None if key.outside.contains_key(file.as_ref()) => {
-                        trials.outside_subset += 1;
-                        continue;
-                    }
-                    None => {
-                        let message =
-                            format!("'{}' is not in the key {}", short(file), key.path.display());
-                        return Err(ReadError::new(path, number, ReadCode::NotInKey, message));
-                    }
-                },
-            };
-            match place {
-                Some(at) if seen_in_key[at] != 0 => {
-                    return Err(duplicate(path, number, file, seen_in_key[at]));
-                }
-                Some(at) => seen_in_key[at] = number,
-                None => {
-                    if let Some(first) = seen.insert(file.as_ref().into(), number) {
-                        return Err(duplicate(path, number, file, first));
-                    }
-                }
+                found
             }
-            let own = match layout.label {
-                Some(at) => Some(labels.read(&fields, at, layout, path, number)?),
-                None => None,
-            };
-            let fake = match (place.and_then(|at| Some(key.as_ref()?.fake[at])), own) {
-                (Some(key), Some(own)) if key != own => {
-                    let class = |fake| if fake { "fake" } else { "real" };
-                    let message = format!(
-                        "'{}' is {} here and {} in the key",
-                        short(file),
-                        class(own),
-                        class(key)
-                    );
-                    return Err(ReadError::new(path, number, ReadCode::ConflictingLabel, message));
+        };
+        let fields = split(line, layout, path, number)?;
+        let file = &fields[layout.file];
+        let place = match &key {
+            None => None,
+            Some(key) => match key.index.get(file.as_ref()) {
+                Some(&at) => Some(at as usize),
+                None if key.outside.contains(file.as_ref()) => {
+                    trials.outside_subset += 1;
+                    continue;
                 }
-                (Some(fake), _) | (None, Some(fake)) => fake,
-                // `score_layout` gives no layout without a label where there is no key.
-                (None, None) => continue,
-            };
-            let score = layout.score.map_or("", |at| fields[at].as_ref());
-            if score.is_empty() && options.benchmark == Benchmark::Csv {
-                trials.not_judged += 1;
-                first_empty.get_or_insert(number);
-                if let Some(at) = place {
-                    seen_in_key[at] = number;
+                None => {
+                    let message =
+                        format!("'{}' is not in the key {}", short(file), key.path.display());
+                    return Err(ReadError::new(path, number, ReadCode::NotInKey, message));
                 }
-                continue;
+            },
+        };
+        limit(trials.scores.len() + trials.not_judged as usize, path, number)?;
+        match place {
+            Some(at) if seen_in_key[at] != 0 => {
+                return Err(duplicate(path, number, file, seen_in_key[at]));
             }
-            let column = format!("column {}", layout.score.unwrap_or_default() + 1);
-            let score = options
-                .reading
-                .score(score, path, number, &column)
-                .map_err(|e| mixed_up(e, &fields, layout))?;
-            limit(trials.scores.len(), path, number)?;
-            trials.names.push(file.as_ref().into());
-            trials.scores.push(score);
-            trials.fake.push(fake);
-            match (&key, place, layout.group) {
-                (Some(key), Some(at), _) if !key.groups.is_empty() => {
-                    grouped = true;
-                    groups.push(key.groups[at]);
+            Some(at) => seen_in_key[at] = number,
+            None => {
+                if let Some(first) = seen.insert(file.as_ref().into(), number) {
+                    return Err(duplicate(path, number, file, first));
                 }
-                (_, _, Some(at)) => {
-                    grouped = true;
-                    groups.push(group_names.number(&fields[at]));
-                }
-                _ => {}
             }
         }
-        let mut first_missing = first_empty.map(|line| {
-            let all = trials.not_judged + trials.scores.len() as u64;
-            let message = format!(
-                "{} of {all} files have no score, more than {} %; this is the first",
-                trials.not_judged,
-                MAX_NOT_JUDGED * 100.0
-            );
-            ReadError::new(path, line, ReadCode::MissingScores, message)
-        });
-        if let Some(key) = &key {
-            let without: Vec<usize> =
-                (0..seen_in_key.len()).filter(|&at| seen_in_key[at] == 0).collect();
-            trials.not_judged += without.len() as u64;
-            if let Some(&first) = without.first() {
+        let own = match layout.label {
+            Some(at) => Some(labels.read(&fields, at, layout, path, number)?),
+            None => None,
+        };
+        let fake = match (place.and_then(|at| Some(key.as_ref()?.fake[at])), own) {
+            (Some(key), Some(own)) if key != own => {
+                let class = |fake| if fake { "fake" } else { "real" };
                 let message = format!(
-                    "{} of {} files of the key have no score in {}; this line's is the first",
-                    without.len(),
-                    seen_in_key.len(),
-                    path.display()
+                    "'{}' is {} here and {} in the key",
+                    short(file),
+                    class(own),
+                    class(key)
                 );
-                let line = key.lines[first];
-                first_missing =
-                    Some(ReadError::new(&key.path, line, ReadCode::MissingScores, message));
+                return Err(ReadError::new(path, number, ReadCode::ConflictingLabel, message));
             }
-        }
-        if grouped && options.groups.as_deref() != Some("file") {
-            let kind = match &options.groups {
-                Some(column) if options.benchmark == Benchmark::Csv => column.clone(),
-                _ => "speaker".to_owned(),
-            };
-            // Numbered anew: a key's speakers without scores are not drawn.
-            let mut used = HashMap::new();
-            for group in &mut groups {
-                let next = u32::try_from(used.len()).unwrap_or(u32::MAX);
-                *group = *used.entry(*group).or_insert(next);
+            (Some(fake), _) | (None, Some(fake)) => fake,
+            // `score_layout` gives no layout without a label where there is no key.
+            (None, None) => continue,
+        };
+        let score = layout.score.map_or("", |at| fields[at].as_ref());
+        if score.is_empty() && options.benchmark == Benchmark::Csv {
+            trials.not_judged += 1;
+            first_empty.get_or_insert(number);
+            if let Some(at) = place {
+                seen_in_key[at] = number;
             }
-            trials.groups = Some(Groups { kind, of: groups, count: used.len() });
+            continue;
         }
-        trials.check(path, first_missing)
+        let column = format!("column {}", layout.score.unwrap_or_default() + 1);
+        let score = options
+            .reading
+            .score(score, path, number, &column)
+            .map_err(|e| mixed_up(e, &fields, layout))?;
+        trials.names.push(file.as_ref().into());
+        trials.scores.push(score);
+        trials.fake.push(fake);
+        match (&key, place, layout.group) {
+            (Some(key), Some(at), _) if !key.groups.is_empty() => {
+                grouped = true;
+                groups.push(key.groups[at]);
+            }
+            (_, _, Some(at)) => {
+                grouped = true;
+                groups.push(group_names.number(&fields[at]));
+            }
+            _ => {}
+        }
     }
+    let mut first_missing = first_empty.map(|line| {
+        let all = trials.not_judged + trials.scores.len() as u64;
+        let message = format!(
+            "{} of {all} files have no score, more than {} %; this is the first",
+            trials.not_judged,
+            MAX_NOT_JUDGED * 100.0
+        );
+        ReadError::new(path, line, ReadCode::MissingScores, message)
+    });
+    if let Some(key) = &key {
+        let without: Vec<usize> =
+            (0..seen_in_key.len()).filter(|&at| seen_in_key[at] == 0).collect();
+        trials.not_judged += without.len() as u64;
+        if let Some(&first) = without.first() {
+            let message = format!(
+                "{} of {} files of the key have no score in {}; this line's is the first",
+                without.len(),
+                seen_in_key.len(),
+                path.display()
+            );
+            let line = key.lines[first];
+            first_missing = Some(ReadError::new(&key.path, line, ReadCode::MissingScores, message));
+        }
+    }
+    if grouped && options.groups.as_deref() != Some("file") {
+        let kind = match &options.groups {
+            Some(column) if options.benchmark == Benchmark::Csv => column.clone(),
+            _ => "speaker".to_owned(),
+        };
+        // Numbered anew: a key's speakers without scores are not drawn.
+        let mut used = HashMap::new();
+        for group in &mut groups {
+            let next = u32::try_from(used.len()).unwrap_or(u32::MAX);
+            *group = *used.entry(*group).or_insert(next);
+        }
+        trials.groups = Some(Groups { kind, of: groups, count: used.len() });
+    }
+    trials.check(path, first_missing)
 }
 
 fn limit(already: usize, path: &Path, line: u64) -> Result<(), ReadError> {
