@@ -428,8 +428,27 @@ fn png_places() {
     let end = broken.len() - 40;
     broken.truncate(end);
     assert_stripped(&look(&png(&[chunk(b"caBX", &broken)], &[], b"")), "orphaned_jumbf");
+    // As ImageMagick carries a JPEG's over.
+    let hex: String = manifest().iter().map(|b| format!("{b:02x}")).collect();
+    let profile = format!("\napp11\n{:8}\n{hex}\n", manifest().len());
+    let carried = png(&[packed("Raw profile type app11", &profile)], &[], b"");
+    assert_stripped(&look(&carried), "orphaned_jumbf");
+    // Zeros over all but its head.
+    let mut torn = manifest();
+    let middle = torn.len() / 2;
+    torn[middle..].fill(0);
+    assert_stripped(&look(&png(&[chunk(b"caBX", &torn)], &[], b"")), "orphaned_jumbf");
+    // A property under another name that still holds a label.
+    let renamed = String::from_utf8(aigc_xmp()).unwrap().replace("TC260:AIGC>", "TC260:JUNK>");
+    assert_labelled(&look(&png(&[xmp_chunk(renamed.as_bytes())], &[], b"")), "png");
+    // EXIF and TIFF tags as ImageMagick keeps them.
+    let kept = look(&png(&[text_chunk("tiff:make", "Ideogram AI")], &[], b""));
+    assert_eq!(of(&kept, "generator-trace").len(), 1, "{kept:?}");
     // Words are no labels.
-    for innocent in [text_chunk("Comment", "all about AIGC"), text_chunk("Title", "{\"a\":1}")] {
+    let tiff_alpha = text_chunk("tiff:alpha", "Ideogram AI");
+    for innocent in
+        [text_chunk("Comment", "all about AIGC"), text_chunk("Title", "{\"a\":1}"), tiff_alpha]
+    {
         assert_clean(&look(&png(&[innocent], &[], b"")));
     }
     // A bomb of zeros is unpacked no further than the limit.
@@ -579,6 +598,8 @@ fn gif_places() {
     for block in [
         gif_xmp(&aigc_xmp()),
         gif_block(b"\xFF\x0BXMP DataXMP", &aigc_xmp()),
+        // As ImageMagick writes it.
+        gif_block(b"\xFF\x0Bxmp dataxmp", &aigc_xmp()),
         gif_block(b"\xFE", LABEL.as_bytes()),
         gif_block(b"\xFF\x0BAIGC LABEL1", LABEL.as_bytes()),
     ] {
@@ -588,8 +609,16 @@ fn gif_places() {
     assert_clean(&look(&gif(&[gif_block(b"\xFE", b"all about AIGC")], b"")));
     let late = look(&gif(&[], LABEL.as_bytes()));
     assert_eq!(of(&late, "aigc")[0].deviations, ["misplaced_after_trailer"]);
+    // Zeros over the label end the block early.
+    let mut zeroed = gif(&[gif_xmp(&aigc_xmp())], b"");
+    let at = memchr::memmem::find(&zeroed, b"{&quot;").unwrap();
+    let end = memchr::memmem::find(&zeroed, b"}</TC260").unwrap();
+    zeroed[at..=end].fill(0);
+    assert!(kinds(&look(&zeroed)).contains(&"aigc_key_without_value"));
     let c2pa = look(&gif(&[gif_block(b"\xFF\x0BC2PA_GIF\x01\0\0", &manifest())], b""));
     assert_eq!(of(&c2pa, "c2pa").len(), 1, "{c2pa:?}");
+    let stray = gif(&[gif_block(b"\xFF\x0Bc2pa_gif\x01\0\0", &manifest())], b"");
+    assert_stripped(&look(&stray), "orphaned_jumbf");
     // What ffmpeg writes, with a label before it and cut.
     let real = made("a.gif", None, &["-an"]);
     assert_clean(&look(&real));

@@ -3,6 +3,4 @@
 
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|data: &[u8]| -> libfuzzer_sys::Corpus {
-    veriscope_fuzz::inspect(data, &["riff"])
-});
+fuzz_target!(|data: &[u8]| -> libfuzzer_sys::Corpus { veriscope_fuzz::inspect(data, &["riff"]) });

@@ -2,10 +2,14 @@
 //! holds (its corpus, its counters) comes from C++ and is not in it, so the limit is the reader's own.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// What one file may take.
-const LIMIT: usize = 64 << 20;
+/// Bytes that one file may take: 64 MiB, or what `VERISCOPE_FUZZ_MIB` says, to see the limit work.
+static LIMIT: LazyLock<usize> = LazyLock::new(|| {
+    let set = std::env::var("VERISCOPE_FUZZ_MIB").ok().and_then(|mib| mib.parse::<usize>().ok());
+    set.unwrap_or(64) << 20
+});
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 /// Highest [`LIVE`] since the reader was started.
@@ -26,7 +30,7 @@ fn taken(bytes: usize) {
     if live > CEILING.load(Relaxed) {
         CEILING.store(usize::MAX, Relaxed);
         // An allocator must not unwind; the fuzzer reports the abort with its stack and keeps the file.
-        eprintln!("a reader takes more than {} MiB", LIMIT >> 20);
+        eprintln!("a reader takes more than {} MiB", *LIMIT >> 20);
         std::process::abort();
     }
 }
@@ -60,16 +64,17 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// Runs `reader`, and aborts where it takes more than 64 MiB beyond what was there before. Whenever a
-/// file takes a mebibyte more than any before it, that is printed.
+/// Runs `reader`, and aborts where it takes more than the limit beyond what was there before. Whenever a
+/// file takes 64 KiB more than any before it, that is printed.
 pub fn bounded<T>(reader: impl FnOnce() -> T) -> T {
+    let limit = *LIMIT;
     let before = LIVE.load(Relaxed);
     PEAK.store(before, Relaxed);
-    CEILING.store(before + LIMIT, Relaxed);
+    CEILING.store(before + limit, Relaxed);
     let result = reader();
     CEILING.store(usize::MAX, Relaxed);
     let taken = PEAK.load(Relaxed) - before;
-    if taken >> 20 > MOST.load(Relaxed) >> 20 {
+    if taken >> 16 > MOST.load(Relaxed) >> 16 {
         eprintln!("PEAK {} KiB", taken >> 10);
     }
     MOST.fetch_max(taken, Relaxed);

@@ -173,6 +173,16 @@ impl Collector {
     /// Free text, which may hold a label or a generator's trace.
     pub(crate) fn text(&mut self, field: Field, key: &str, value: &str, spot: &Spot) {
         let value = cut(value, MAX_VALUE);
+        // ImageMagick keeps the tags of TIFF and EXIF as texts where it writes a PNG.
+        let (field, key) = match key.split_once(':') {
+            Some((prefix, name))
+                if field == Field::PngText
+                    && ["tiff", "exif"].iter().any(|p| p.eq_ignore_ascii_case(prefix)) =>
+            {
+                (Field::Exif, name)
+            }
+            _ => (field, key),
+        };
         if let Some((at, piece)) = aigc::embedded(value) {
             self.aigc(&spot.ahead(at), piece, &[]);
         }
@@ -417,9 +427,14 @@ impl Collector {
             let detail = format!("{what} in space that is marked as unused");
             self.evidence(kind, &spot.ahead(at), detail);
         }
-        let manifest = find(b"jumdc2pa").or_else(|| find(b"jumdc2ma"));
-        if let Some(at) = manifest {
-            let detail = "a C2PA manifest in space that is marked as unused".to_owned();
+        self.stray_manifest(spot, bytes, "space that is marked as unused");
+    }
+
+    /// Bytes in which no reader of C2PA looks for a manifest.
+    pub(crate) fn stray_manifest(&mut self, spot: &Spot, bytes: &[u8], what: &str) {
+        let find = |needle: &[u8]| memchr::memmem::find(bytes, needle);
+        if let Some(at) = find(b"jumdc2pa").or_else(|| find(b"jumdc2ma")) {
+            let detail = format!("a C2PA manifest in {what}");
             self.evidence(&evidence::ORPHANED_JUMBF, &spot.ahead(at), detail);
         }
     }

@@ -165,12 +165,15 @@ fn extension(
     let name: String = String::from_utf8_lossy(id).chars().filter(|c| !c.is_control()).collect();
     let spot = Spot::new(format!("application({name})"), block.at);
     let start = block.body + 12;
-    if id == XMP_ID {
+    // ImageMagick writes the name in small letters.
+    if id.eq_ignore_ascii_case(XMP_ID) {
         let bytes = walk.input.span(start, block.end, xmp::MAX_XMP + 1 + XMP_TRAILER)?;
         // The packet stands there as it is; some writers cut it into pieces like everything else.
         if bytes.first().is_some_and(|b| matches!(b, b'<' | 0xEF)) {
+            // Where zeros were written over the packet the block ends in it, without the trailer.
             let packet = bytes.len().saturating_sub(XMP_TRAILER);
-            out.xmp(&spot, bytes.get(..packet).unwrap_or_default());
+            let whole = bytes.get(packet..).is_some_and(|end| end.starts_with(&[1, 0xFF, 0xFE]));
+            out.xmp(&spot, if whole { bytes.get(..packet).unwrap_or_default() } else { &bytes });
         } else {
             out.xmp(&spot, &pieces(&bytes));
         }
@@ -179,6 +182,8 @@ fn extension(
         out.jumbf(&spot, &bytes, false);
     } else {
         let bytes = pieces(&walk.input.span(start, block.end, MAX_VALUE)?);
+        // ImageMagick writes the name in small letters, and the manifest damaged.
+        out.stray_manifest(&spot, &bytes, "an extension that is not C2PA's");
         out.text(Field::Tag, &name, &String::from_utf8_lossy(&bytes), &spot);
     }
     Ok(())

@@ -98,7 +98,12 @@ fn walk(bytes: &[u8], start: usize, end: usize, depth: u32, left: &mut u32) -> R
         if next > end || next < at + header {
             return Err(cut());
         }
-        if bytes.get(at + 4..at + 8) == Some(b"jumb") {
+        let kind = bytes.get(at + 4..at + 8).ok_or_else(cut)?;
+        // Zeros written over the rest read as one box up to the end of its parent.
+        if !kind.iter().all(|b| matches!(b, b' '..=b'~')) {
+            return Err(format!("what stands at byte {at} of the store is no box"));
+        }
+        if kind == b"jumb" {
             walk(bytes, at + header, next, depth + 1, left)?;
         }
         at = next;

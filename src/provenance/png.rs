@@ -142,6 +142,8 @@ fn profile(kind: &str, text: &[u8], spot: &Spot, out: &mut Collector) {
     } else if kind.eq_ignore_ascii_case("exif") {
         out.exif(spot, &bytes);
     } else {
+        // Of a JPEG's APP11 and a GIF's extension, for instance.
+        out.stray_manifest(spot, &bytes, "a profile that was carried over from another format");
         let bytes = bytes.get(..bytes.len().min(MAX_VALUE)).unwrap_or_default();
         out.text(Field::PngText, kind, &String::from_utf8_lossy(bytes), spot);
     }

@@ -153,7 +153,10 @@ fn property(element: &Element, attribute: bool, spot: &Spot, out: &mut Collector
         out.pointer(&spot.child(&format!("[{}]", element.name)), value);
     } else if element.name == "provenance" && value.starts_with("http") {
         out.remote_manifest(&spot.child("[provenance]"), value);
-    } else if matches!(element.name.as_str(), "CreatorTool" | "Software" | "description") {
+    } else if matches!(element.name.as_str(), "CreatorTool" | "Software" | "description")
+        // A label under another name.
+        || value.contains("\"ContentProducer\"")
+    {
         out.text(Field::Xmp, &element.name, value, &spot.child(&format!("[{}]", element.name)));
     }
 }
