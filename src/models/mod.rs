@@ -57,7 +57,9 @@ pub fn expected_shapes(network: &str) -> Option<Shapes> {
 fn lowest_precision(network: &str) -> Precision {
     match network {
         // No pointwise convolutions that would matter.
-        silero_vad::NETWORK | perth::NETWORK | aasist::NETWORK | aasist::NETWORK_L => Precision::F32,
+        silero_vad::NETWORK | perth::NETWORK | aasist::NETWORK | aasist::NETWORK_L => {
+            Precision::F32
+        }
         _ => Precision::Bf16,
     }
 }

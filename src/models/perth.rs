@@ -139,8 +139,8 @@ impl Perth {
     }
 
     /// How surely each stretch of sound (16 kHz, mono, at least [`SHORTEST`] samples) carries the
-    /// mark, 0 to 1; none where all of it is digital silence. A stretch's answer does not depend on
-    /// the others.
+    /// mark, from about 0 to about 1 (the package cuts off what lies beyond); none where all of it is
+    /// digital silence. A stretch's answer does not depend on the others.
     ///
     /// # Errors
     /// A shorter stretch.
@@ -181,7 +181,7 @@ impl Perth {
         let shares = weights.map(|w| (w - most).exp());
         let sure =
             shares.iter().zip(marks).map(|(s, m)| s * m).sum::<f64>() / shares.iter().sum::<f64>();
-        Ok(Some(sure.clamp(0.0, 1.0) as f32))
+        Ok(Some(sure as f32))
     }
 
     /// At twice the rate, as long again.
