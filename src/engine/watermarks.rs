@@ -1,32 +1,45 @@
-//! One stream of sound: the stretches of it in which PerTh is looked for, with bounded sound in work.
+//! One stream of sound: windows in which PerTh is looked for, with bounded sound in work.
 //!
-//! A mark is in all of what a program of synthesis made, so a part of it is enough: of every
-//! [`SPAN`] the loudest [`WINDOW`], since silence carries no mark.
+//! The detector takes some music for marked, and what is marked is speech; so a window counts only if
+//! it holds speech, too, and in all but short streams several in a row have to agree.
 
 use std::collections::VecDeque;
 
 use super::owner::{Client, InferenceError, Ticket};
 use crate::{
     media::Audio,
+    models::silero_vad::VadState,
     report::{Label, LabelVerdict},
-    speech::{RATE, WINDOW},
+    speech::{RATE, WINDOW, activity::FRAME},
 };
 
-/// Of each of these many samples one window is looked at.
-const SPAN: usize = 3 * WINDOW;
-/// Places in it from which a window may begin lie so far apart.
-const STEP: usize = RATE;
-/// What is shorter is not looked at.
+/// A stream of less than a window is looked at as a whole, unless it is shorter than this.
 const SHORTEST: usize = RATE;
 /// Requests that may be under way; a window is 256 KB.
 const IN_WORK: usize = 4;
 /// How sure the network must be of a window (`docs/labels.md`).
-const SURE: f32 = 0.95;
+const SURE: f32 = 0.9;
+/// Windows in a row that have to carry the mark; fewer where a stream has no more.
+const IN_A_ROW: usize = 3;
+/// Frames of a window that have to be speech, 1 s, and from which probability on one is.
+const SPEECH_FRAMES: usize = RATE / FRAME;
+const SPEECH: f32 = 0.5;
 
 struct Asked {
     start: i64,
-    end: i64,
+    wave: Vec<f32>,
     answer: Ticket<Vec<Option<f32>>>,
+}
+
+/// Windows in a row with the mark.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Run {
+    /// In samples.
+    start: i64,
+    end: i64,
+    windows: usize,
+    /// Of what the network said.
+    sum: f32,
 }
 
 /// Listens to one stream.
@@ -36,10 +49,9 @@ pub struct Watermarks {
     at: i64,
     pending: Vec<f32>,
     asked: VecDeque<Asked>,
-    /// Windows that were not silent.
+    /// Windows that were not digital silence.
     windows: usize,
-    /// Start, end and confidence of those with the mark.
-    found: Vec<(i64, i64, f32)>,
+    runs: Vec<Run>,
 }
 
 impl Watermarks {
@@ -50,34 +62,28 @@ impl Watermarks {
             pending: Vec::new(),
             asked: VecDeque::new(),
             windows: 0,
-            found: Vec::new(),
+            runs: Vec::new(),
         }
     }
 
     /// Takes the stream's next run of sound.
     pub fn push(&mut self, audio: &Audio) -> Result<(), InferenceError> {
         if audio.start != self.at + self.pending.len() as i64 {
-            self.ask(self.pending.len())?;
+            self.pending.clear();
             self.at = audio.start;
         }
         self.pending.extend_from_slice(&audio.samples);
-        while self.pending.len() >= SPAN {
-            self.ask(SPAN)?;
+        while self.pending.len() >= WINDOW {
+            self.ask(WINDOW)?;
         }
         Ok(())
     }
 
-    /// Has the loudest window of the first `n` samples looked at, all of them where there are fewer.
+    /// Has the first `n` samples in work looked at.
     fn ask(&mut self, n: usize) -> Result<(), InferenceError> {
-        let from = loudest(&self.pending[..n]);
-        let wave = &self.pending[from..n.min(from + WINDOW)];
-        if wave.len() >= SHORTEST {
-            let start = self.at + from as i64;
-            let end = start + wave.len() as i64;
-            let answer = self.client.marks(vec![wave.to_vec()]);
-            self.asked.push_back(Asked { start, end, answer });
-        }
-        self.pending.drain(..n);
+        let wave: Vec<f32> = self.pending.drain(..n).collect();
+        let answer = self.client.marks(vec![wave.clone()]);
+        self.asked.push_back(Asked { start: self.at, wave, answer });
         self.at += n as i64;
         while self.asked.len() > IN_WORK {
             self.answered()?;
@@ -86,19 +92,30 @@ impl Watermarks {
     }
 
     fn answered(&mut self) -> Result<(), InferenceError> {
-        let Some(asked) = self.asked.pop_front() else { return Ok(()) };
-        for sure in asked.answer.wait()?.into_iter().flatten() {
-            self.windows += 1;
-            if sure >= SURE {
-                self.found.push((asked.start, asked.end, sure.min(1.0)));
+        let Some(Asked { start, wave, answer }) = self.asked.pop_front() else { return Ok(()) };
+        let Some(sure) = answer.wait()?.into_iter().flatten().next() else { return Ok(()) };
+        self.windows += 1;
+        if sure >= SURE {
+            let end = start + wave.len() as i64;
+            if self.is_speech(wave)? {
+                add(&mut self.runs, Run { start, end, windows: 1, sum: sure.min(1.0) });
             }
         }
         Ok(())
     }
 
-    /// Waits for everything in work, to the last sample.
+    fn is_speech(&self, mut wave: Vec<f32>) -> Result<bool, InferenceError> {
+        wave.truncate(wave.len() / FRAME * FRAME);
+        let (probabilities, _) = self.client.activity(wave, Box::<VadState>::default()).wait()?;
+        Ok(probabilities.iter().filter(|p| **p >= SPEECH).count() >= SPEECH_FRAMES)
+    }
+
+    /// Waits for everything in work.
     pub fn drain(&mut self) -> Result<(), InferenceError> {
-        self.ask(self.pending.len())?;
+        let looked_at = self.windows > 0 || !self.asked.is_empty();
+        if !looked_at && self.pending.len() >= SHORTEST {
+            self.ask(self.pending.len())?;
+        }
         while !self.asked.is_empty() {
             self.answered()?;
         }
@@ -107,31 +124,34 @@ impl Watermarks {
 
     /// The mark, where it was found.
     pub fn finish(self) -> Option<Label> {
-        label(&self.found, self.windows)
+        label(&self.runs, self.windows)
     }
 }
 
-/// Where the window begins whose samples have the most energy.
-fn loudest(samples: &[f32]) -> usize {
-    let energy = |from: &usize| {
-        let window = samples.iter().skip(*from).take(WINDOW);
-        window.map(|v| f64::from(*v).powi(2)).sum::<f64>()
-    };
-    let last = samples.len().saturating_sub(WINDOW);
-    let starts = (0..=last).step_by(STEP).map(|from| (from, energy(&from)));
-    starts.max_by(|a, b| a.1.total_cmp(&b.1)).map_or(0, |(from, _)| from)
+/// Lengthens the last run by a window that follows it, or begins a new one.
+fn add(runs: &mut Vec<Run>, window: Run) {
+    match runs.last_mut() {
+        Some(run) if run.end == window.start => {
+            run.end = window.end;
+            run.windows += 1;
+            run.sum += window.sum;
+        }
+        _ => runs.push(window),
+    }
 }
 
-fn label(found: &[(i64, i64, f32)], windows: usize) -> Option<Label> {
-    let (first, last) = (found.first()?, found.last()?);
-    let sure = found.iter().map(|(_, _, sure)| sure).sum::<f32>() / found.len() as f32;
+fn label(runs: &[Run], windows: usize) -> Option<Label> {
+    let long = || runs.iter().filter(|run| run.windows >= windows.clamp(1, IN_A_ROW));
+    let (first, last) = (long().next()?, long().next_back()?);
+    let marked: usize = long().map(|run| run.windows).sum();
+    let sure = long().map(|run| run.sum).sum::<f32>() / marked as f32;
     let seconds = |samples: i64| samples as f64 / RATE as f64;
     Some(Label {
         system: "watermark".to_owned(),
-        place: format!("sound from {:.2} to {:.2} s", seconds(first.0), seconds(last.1)),
+        place: format!("sound from {:.2} to {:.2} s", seconds(first.start), seconds(last.end)),
         content: format!(
-            "PerTh (Resemble AI): in {} of {windows} stretches that were looked at, confidence {sure:.4}",
-            found.len()
+            "PerTh (Resemble AI): in {marked} of {windows} stretches of {} s, confidence {sure:.4}",
+            WINDOW / RATE
         ),
         verdict: LabelVerdict::Inconclusive,
         deviations: Vec::new(),
@@ -143,24 +163,37 @@ fn label(found: &[(i64, i64, f32)], windows: usize) -> Option<Label> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_loudest_window_is_chosen() {
-        let mut samples = vec![0.0f32; SPAN];
-        assert_eq!(loudest(&samples[..WINDOW / 2]), 0);
-        samples[5 * RATE..7 * RATE].fill(0.5);
-        let from = loudest(&samples);
-        assert!((3 * RATE..=5 * RATE).contains(&from), "{from}");
-        samples[SPAN - 1] = 100.0;
-        assert_eq!(loudest(&samples), SPAN - WINDOW);
+    /// Runs out of windows of 4 s, each marked or not, as surely as they say.
+    fn judge(windows: &[Option<f32>]) -> Option<Label> {
+        let mut runs = Vec::new();
+        for (i, sure) in windows.iter().enumerate() {
+            let start = (i * WINDOW) as i64;
+            if let Some(sum) = *sure {
+                add(&mut runs, Run { start, end: start + WINDOW as i64, windows: 1, sum });
+            }
+        }
+        label(&runs, windows.len())
     }
 
     #[test]
-    fn a_label_says_where_and_how_surely() {
-        assert!(label(&[], 9).is_none());
-        let rate = RATE as i64;
-        let label = label(&[(rate, 5 * rate, 0.96), (20 * rate, 24 * rate, 1.0)], 3).unwrap();
-        assert_eq!(label.place, "sound from 1.00 to 24.00 s");
-        assert!(label.content.contains("in 2 of 3") && label.content.ends_with("0.9800"));
+    fn several_in_a_row_have_to_agree() {
+        let one = Some(1.0);
+        assert!(judge(&[]).is_none());
+        assert!(judge(&[None, one, one, None, one, one, None]).is_none());
+        let windows = [None, one, Some(0.97), one, None, one, one, one, one, one];
+        let label = judge(&windows).unwrap();
+        assert_eq!(label.place, "sound from 4.00 to 40.00 s");
+        assert!(label.content.contains("in 8 of 10"), "{}", label.content);
+        assert!(label.content.ends_with("0.9963"), "{}", label.content);
         assert_eq!(label.ai, Some(true));
+    }
+
+    #[test]
+    fn a_short_stream_has_fewer() {
+        let one = Some(1.0);
+        assert!(judge(&[one]).is_some());
+        assert!(judge(&[one, one]).is_some());
+        assert!(judge(&[one, None]).is_none());
+        assert!(judge(&[one, one, None]).is_none());
     }
 }
