@@ -1,7 +1,7 @@
 //! One stream of sound: windows in which PerTh is looked for, with bounded sound in work.
 //!
 //! The detector takes some music for marked, and what is marked is speech; so a window counts only if
-//! it holds speech, too, and in all but short streams several in a row have to agree.
+//! it holds speech, too, and most of those near each other have to agree.
 
 use std::collections::VecDeque;
 
@@ -19,8 +19,9 @@ const SHORTEST: usize = RATE;
 const IN_WORK: usize = 4;
 /// How sure the network must be of a window (`docs/labels.md`).
 const SURE: f32 = 0.9;
-/// Windows in a row that have to carry the mark; fewer where a stream has no more.
-const IN_A_ROW: usize = 3;
+/// The mark is there where three of five carry it of so many windows in a row, 40 s; of all of them
+/// where a stream has fewer.
+const STRETCH: usize = 10;
 /// Frames of a window that have to be speech, 1 s, and from which probability on one is.
 const SPEECH_FRAMES: usize = RATE / FRAME;
 const SPEECH: f32 = 0.5;
@@ -31,15 +32,13 @@ struct Asked {
     answer: Ticket<Vec<Option<f32>>>,
 }
 
-/// Windows in a row with the mark.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Run {
+struct Window {
     /// In samples.
     start: i64,
     end: i64,
-    windows: usize,
-    /// Of what the network said.
-    sum: f32,
+    /// How sure the network is of the mark, where the window carries it and speech.
+    mark: Option<f32>,
 }
 
 /// Listens to one stream.
@@ -49,21 +48,13 @@ pub struct Watermarks {
     at: i64,
     pending: Vec<f32>,
     asked: VecDeque<Asked>,
-    /// Windows that were not digital silence.
-    windows: usize,
-    runs: Vec<Run>,
+    /// Those that were not digital silence.
+    windows: Vec<Window>,
 }
 
 impl Watermarks {
     pub fn new(client: Client) -> Self {
-        Self {
-            client,
-            at: 0,
-            pending: Vec::new(),
-            asked: VecDeque::new(),
-            windows: 0,
-            runs: Vec::new(),
-        }
+        Self { client, at: 0, pending: Vec::new(), asked: VecDeque::new(), windows: Vec::new() }
     }
 
     /// Takes the stream's next run of sound.
@@ -94,13 +85,9 @@ impl Watermarks {
     fn answered(&mut self) -> Result<(), InferenceError> {
         let Some(Asked { start, wave, answer }) = self.asked.pop_front() else { return Ok(()) };
         let Some(sure) = answer.wait()?.into_iter().flatten().next() else { return Ok(()) };
-        self.windows += 1;
-        if sure >= SURE {
-            let end = start + wave.len() as i64;
-            if self.is_speech(wave)? {
-                add(&mut self.runs, Run { start, end, windows: 1, sum: sure.min(1.0) });
-            }
-        }
+        let end = start + wave.len() as i64;
+        let mark = (sure >= SURE && self.is_speech(wave)?).then_some(sure.min(1.0));
+        self.windows.push(Window { start, end, mark });
         Ok(())
     }
 
@@ -112,7 +99,7 @@ impl Watermarks {
 
     /// Waits for everything in work.
     pub fn drain(&mut self) -> Result<(), InferenceError> {
-        let looked_at = self.windows > 0 || !self.asked.is_empty();
+        let looked_at = !self.windows.is_empty() || !self.asked.is_empty();
         if !looked_at && self.pending.len() >= SHORTEST {
             self.ask(self.pending.len())?;
         }
@@ -124,33 +111,36 @@ impl Watermarks {
 
     /// The mark, where it was found.
     pub fn finish(self) -> Option<Label> {
-        label(&self.runs, self.windows)
+        label(&self.windows)
     }
 }
 
-/// Lengthens the last run by a window that follows it, or begins a new one.
-fn add(runs: &mut Vec<Run>, window: Run) {
-    match runs.last_mut() {
-        Some(run) if run.end == window.start => {
-            run.end = window.end;
-            run.windows += 1;
-            run.sum += window.sum;
+/// The windows with the mark that lie in stretches where most have it.
+fn marked(windows: &[Window]) -> Vec<Window> {
+    let length = STRETCH.min(windows.len()).max(1);
+    let needed = (3 * length).div_ceil(5);
+    let mut in_stretch = vec![false; windows.len()];
+    for (i, stretch) in windows.windows(length).enumerate() {
+        if stretch.iter().filter(|w| w.mark.is_some()).count() >= needed {
+            in_stretch[i..i + length].fill(true);
         }
-        _ => runs.push(window),
     }
+    let kept = windows.iter().zip(in_stretch).filter(|(w, kept)| *kept && w.mark.is_some());
+    kept.map(|(w, _)| *w).collect()
 }
 
-fn label(runs: &[Run], windows: usize) -> Option<Label> {
-    let long = || runs.iter().filter(|run| run.windows >= windows.clamp(1, IN_A_ROW));
-    let (first, last) = (long().next()?, long().next_back()?);
-    let marked: usize = long().map(|run| run.windows).sum();
-    let sure = long().map(|run| run.sum).sum::<f32>() / marked as f32;
+fn label(windows: &[Window]) -> Option<Label> {
+    let marked = marked(windows);
+    let (first, last) = (marked.first()?, marked.last()?);
+    let sure = marked.iter().filter_map(|w| w.mark).sum::<f32>() / marked.len() as f32;
     let seconds = |samples: i64| samples as f64 / RATE as f64;
     Some(Label {
         system: "watermark".to_owned(),
         place: format!("sound from {:.2} to {:.2} s", seconds(first.start), seconds(last.end)),
         content: format!(
-            "PerTh (Resemble AI): in {marked} of {windows} stretches of {} s, confidence {sure:.4}",
+            "PerTh (Resemble AI): in {} of {} windows of {} s, confidence {sure:.4}",
+            marked.len(),
+            windows.len(),
             WINDOW / RATE
         ),
         verdict: LabelVerdict::Inconclusive,
@@ -163,37 +153,42 @@ fn label(runs: &[Run], windows: usize) -> Option<Label> {
 mod tests {
     use super::*;
 
-    /// Runs out of windows of 4 s, each marked or not, as surely as they say.
-    fn judge(windows: &[Option<f32>]) -> Option<Label> {
-        let mut runs = Vec::new();
-        for (i, sure) in windows.iter().enumerate() {
+    /// Windows of 4 s, each marked or not, as surely as they say.
+    fn judge(marks: &[Option<f32>]) -> Option<Label> {
+        let window = |(i, mark): (usize, &Option<f32>)| {
             let start = (i * WINDOW) as i64;
-            if let Some(sum) = *sure {
-                add(&mut runs, Run { start, end: start + WINDOW as i64, windows: 1, sum });
-            }
-        }
-        label(&runs, windows.len())
+            Window { start, end: start + WINDOW as i64, mark: *mark }
+        };
+        label(&marks.iter().enumerate().map(window).collect::<Vec<_>>())
     }
 
     #[test]
-    fn several_in_a_row_have_to_agree() {
-        let one = Some(1.0);
-        assert!(judge(&[]).is_none());
-        assert!(judge(&[None, one, one, None, one, one, None]).is_none());
-        let windows = [None, one, Some(0.97), one, None, one, one, one, one, one];
-        let label = judge(&windows).unwrap();
-        assert_eq!(label.place, "sound from 4.00 to 40.00 s");
-        assert!(label.content.contains("in 8 of 10"), "{}", label.content);
-        assert!(label.content.ends_with("0.9963"), "{}", label.content);
+    fn most_of_a_stretch_have_to_agree() {
+        let mut marks = [None; 30];
+        assert!(judge(&marks).is_none());
+        for i in [3, 4, 6, 8, 12, 20, 27] {
+            marks[i] = Some(1.0);
+        }
+        // Five of 3 to 12.
+        assert!(judge(&marks).is_none());
+        marks[9] = Some(0.97);
+        let label = judge(&marks).unwrap();
+        // Those further off do not count.
+        assert_eq!(label.place, "sound from 12.00 to 52.00 s");
+        assert!(label.content.contains("in 6 of 30"), "{}", label.content);
+        assert!(label.content.ends_with("0.9950"), "{}", label.content);
         assert_eq!(label.ai, Some(true));
     }
 
     #[test]
-    fn a_short_stream_has_fewer() {
+    fn in_a_short_stream_it_is_most_of_all() {
         let one = Some(1.0);
+        assert!(judge(&[]).is_none());
+        assert!(judge(&[None]).is_none());
         assert!(judge(&[one]).is_some());
-        assert!(judge(&[one, one]).is_some());
         assert!(judge(&[one, None]).is_none());
-        assert!(judge(&[one, one, None]).is_none());
+        assert!(judge(&[one, one]).is_some());
+        assert!(judge(&[one, None, one]).is_some());
+        assert!(judge(&[one, None, None, one]).is_none());
     }
 }
