@@ -104,7 +104,7 @@ fn probability(findings: &Findings) -> (f32, f32, f32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Evidence;
+    use crate::report::{Evidence, Seen};
 
     fn findings(kinds: &[(&str, f32)]) -> Findings {
         Findings {
@@ -117,6 +117,7 @@ mod tests {
                     place: "p".into(),
                     weight: *weight,
                     detail: "d".into(),
+                    seen: Seen::default(),
                 })
                 .collect(),
             unread: vec![],

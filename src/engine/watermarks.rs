@@ -9,8 +9,8 @@ use super::owner::{Client, InferenceError, Ticket};
 use crate::{
     media::Audio,
     models::silero_vad::VadState,
-    report::{Label, LabelVerdict},
-    speech::{RATE, WINDOW, activity::FRAME},
+    report::{Label, LabelVerdict, Seen},
+    speech::{RATE, WINDOW, activity::FRAME, to_ms},
 };
 
 /// A stream of less than a window is looked at as a whole, unless it is shorter than this.
@@ -146,6 +146,11 @@ fn label(windows: &[Window]) -> Option<Label> {
         verdict: LabelVerdict::Inconclusive,
         deviations: Vec::new(),
         ai: Some(true),
+        seen: Seen {
+            start_ms: Some(to_ms(first.start)),
+            end_ms: Some(to_ms(last.end)),
+            region: None,
+        },
     })
 }
 
@@ -175,6 +180,7 @@ mod tests {
         let label = judge(&marks).unwrap();
         // Those further off do not count.
         assert_eq!(label.place, "sound from 12.00 to 52.00 s");
+        assert_eq!((label.seen.start_ms, label.seen.end_ms), (Some(12_000), Some(52_000)));
         assert!(label.content.contains("in 6 of 30"), "{}", label.content);
         assert!(label.content.ends_with("0.9950"), "{}", label.content);
         assert_eq!(label.ai, Some(true));

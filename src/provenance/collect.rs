@@ -7,7 +7,7 @@ use super::evidence::{self, Kind};
 use super::input::cut;
 use super::traces::{self, Field, Text};
 use super::{Findings, aigc, encoder, exif, jumbf, xmp};
-use crate::report::{Evidence, Label, LabelVerdict};
+use crate::report::{Evidence, Label, LabelVerdict, Seen};
 
 /// A report's label says this much.
 const MAX_CONTENT: usize = 4 << 10;
@@ -160,6 +160,7 @@ impl Collector {
             verdict: LabelVerdict::Compliant,
             deviations,
             ai,
+            seen: Seen::default(),
         });
     }
 
@@ -230,6 +231,7 @@ impl Collector {
             verdict,
             deviations,
             ai,
+            seen: Seen::default(),
         });
     }
 
@@ -254,6 +256,7 @@ impl Collector {
             verdict: LabelVerdict::Inconclusive,
             deviations: Vec::new(),
             ai,
+            seen: Seen::default(),
         });
     }
 
@@ -286,6 +289,7 @@ impl Collector {
             verdict: LabelVerdict::Inconclusive,
             deviations: Vec::new(),
             ai: None,
+            seen: Seen::default(),
         });
     }
 
@@ -329,6 +333,7 @@ impl Collector {
                     verdict: LabelVerdict::Inconclusive,
                     deviations: Vec::new(),
                     ai: None,
+                    seen: Seen::default(),
                 },
             ),
         };
@@ -492,6 +497,7 @@ impl Collector {
                     place: found.spot.to_string(),
                     weight,
                     detail: found.detail.clone(),
+                    seen: Seen::default(),
                 }
             })
             .collect();
@@ -514,6 +520,7 @@ impl Collector {
                 verdict: LabelVerdict::Inconclusive,
                 deviations: Vec::new(),
                 ai: Some(true),
+                seen: Seen::default(),
             });
             if !labelled {
                 let kind = &evidence::TRACE_WITHOUT_LABEL;
@@ -522,6 +529,7 @@ impl Collector {
                     place: trace.text.place.clone(),
                     weight: kind.weight,
                     detail: format!("a trace of {} and no label beside it", trace.generator),
+                    seen: Seen::default(),
                 });
             }
         }
@@ -558,5 +566,6 @@ fn absent(container: Option<&'static str>, whole: bool) -> Label {
         verdict,
         deviations: Vec::new(),
         ai: None,
+        seen: Seen::default(),
     }
 }

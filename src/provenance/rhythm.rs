@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use realfft::{RealFftPlanner, RealToComplex, num_complex::Complex};
 
-use crate::report::{Label, LabelVerdict};
+use crate::report::{Label, LabelVerdict, Seen};
 
 /// Hz; the sound must be mono at this rate.
 const RATE: usize = 16_000;
@@ -180,6 +180,7 @@ impl Rhythm {
             verdict: LabelVerdict::Compliant,
             deviations: Vec::new(),
             ai: Some(true),
+            seen: Seen { start_ms: Some(start), end_ms: Some(end), region: None },
         };
         self.found.into_iter().map(label).collect()
     }

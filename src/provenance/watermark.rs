@@ -21,7 +21,7 @@
 
 use std::f32::consts::TAU;
 
-use crate::report::{Label, LabelVerdict};
+use crate::report::{Label, LabelVerdict, Seen};
 
 /// Fewer pixels the package does not mark.
 const PIXELS: usize = 256 * 256;
@@ -179,6 +179,7 @@ impl DwtDct {
             verdict: LabelVerdict::Inconclusive,
             deviations: Vec::new(),
             ai: Some(true),
+            seen: Seen::default(),
         })
     }
 

@@ -10,8 +10,11 @@ use crate::media::{DecoderUse, MediaKind, StreamInfo};
 
 pub mod inspection;
 pub mod jsonl;
+mod label;
 pub mod store;
 pub mod table;
+
+pub use label::{Evidence, Label, LabelVerdict, Region, Seen};
 
 #[cfg(test)]
 pub(crate) mod samples;
@@ -413,42 +416,6 @@ impl ReasonCode {
     }
 }
 
-/// A statement about origin that the file carries.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Label {
-    /// `aigc`, `c2pa`, `iptc`, `generator-trace`, `encoder`, …
-    pub system: String,
-    /// Where in the file: `moov.udta.meta.ilst[AIGC]`, `tEXt:AIGC`, with a byte offset.
-    pub place: String,
-    /// What it says, cut at 4 KiB.
-    pub content: String,
-    pub verdict: LabelVerdict,
-    /// Each way in which it departs from the rule, coded.
-    pub deviations: Vec<String>,
-    /// Whether it says that AI made or changed the content; none where it says nothing of it.
-    pub ai: Option<bool>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum LabelVerdict {
-    Compliant,
-    Noncompliant,
-    NotFound,
-    Inconclusive,
-}
-
-/// What shows that a label was there and is gone.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Evidence {
-    /// Stable code, such as `label_bytes_in_free_box`.
-    pub kind: String,
-    pub place: String,
-    /// Log-odds that this evidence adds to "a label was taken off".
-    pub weight: f32,
-    pub detail: String,
-}
-
 /// What a platform has to do (Measures for labeling AI-generated synthetic content, Art. 6, as
 /// reported).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -549,6 +516,8 @@ mod tests {
             ("cell over 1", set("/segments/1/heat_map/values/4", json!(1.2))),
             ("no columns", set("/segments/1/heat_map/columns", json!(0))),
             ("map without rows", without("/segments/1/heat_map", "rows")),
+            ("region without height", without("/labels/1/region", "h")),
+            ("region outside", set("/labels/1/region/x", json!(-1))),
             ("unknown reason", set("/reasons/0/code", json!("bad_weather"))),
             ("unknown verdict", set("/segments/1/verdict", json!("perhaps"))),
             ("short sha256", set("/media/sha256", json!("cdcd"))),
@@ -605,6 +574,17 @@ mod tests {
         assert_eq!(reasons, ours);
         let detectors = codes("/$defs/segment/properties/detector/enum");
         assert_eq!(detectors, DetectorKind::ALL.map(|d| json!(d.name())));
+    }
+
+    #[test]
+    fn a_region_says_where() {
+        let words = |x, y, w, h| Region { x, y, w, h }.words(1920, 1080);
+        assert_eq!(words(1560, 960, 320, 90), "lower right");
+        assert_eq!(words(0, 0, 10, 10), "upper left");
+        assert_eq!(words(0, 1000, 1920, 80), "lower centre");
+        assert_eq!(words(900, 500, 120, 80), "centre");
+        assert_eq!(words(u32::MAX, u32::MAX, u32::MAX, u32::MAX), "lower right");
+        assert_eq!(Region { x: 0, y: 0, w: 0, h: 0 }.words(0, 0), "upper left");
     }
 
     #[test]

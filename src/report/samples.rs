@@ -169,12 +169,27 @@ pub fn video() -> Report {
         verdict: LabelVerdict::Noncompliant,
         deviations: vec!["producer_characters".into(), "missing_produce_id".into()],
         ai: Some(true),
+        seen: Seen::default(),
     }];
+    report.labels.push(Label {
+        system: "explicit-text".into(),
+        place: "pictures".into(),
+        content: "豆包AI生成".into(),
+        verdict: LabelVerdict::Noncompliant,
+        deviations: vec!["text_too_small".into()],
+        ai: Some(true),
+        seen: Seen {
+            region: Some(Region { x: 1560, y: 960, w: 320, h: 40 }),
+            start_ms: Some(0),
+            end_ms: Some(58_000),
+        },
+    });
     report.strip_evidence = vec![Evidence {
         kind: "label_bytes_in_free_box".into(),
         place: "free at byte 81234".into(),
         weight: 3.2,
         detail: "A free box still holds 212 bytes of an AIGC label.".into(),
+        seen: Seen::default(),
     }];
     report.disposition = Disposition {
         state: DispositionState::Confirmed,

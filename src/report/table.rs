@@ -9,8 +9,8 @@ use std::io::{self, Write};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::{
-    DetectorKind, Disposition, DispositionState, Evidence, Label, LabelVerdict, Reason, Report,
-    Segment, SegmentVerdict, Sink, Status, Totals, Track, WindowScore,
+    DetectorKind, Disposition, DispositionState, Evidence, Label, LabelVerdict, Reason, Region,
+    Report, Seen, Segment, SegmentVerdict, Sink, Status, Totals, Track, WindowScore,
 };
 use crate::media::{MediaKind, StreamKind};
 
@@ -598,6 +598,7 @@ impl Page {
 
     /// Labels, strip evidence, notes and the disposition.
     fn notes(&mut self, report: &Report) {
+        let size = picture_size(report);
         // That nothing was found is said by the disposition, and how a file was packed says nothing of
         // its origin: `inspect` and the JSON tell.
         let found: Vec<&Label> = report
@@ -606,11 +607,11 @@ impl Page {
             .filter(|l| l.verdict != LabelVerdict::NotFound && l.system != "encoder")
             .collect();
         for label in found.iter().take(MAX_ITEMS) {
-            let text = self.label(label);
+            let text = self.label(label, size);
             self.wrapped("label", TEXT, &text);
         }
         self.more(found.len(), "labels");
-        self.evidence(&report.strip_evidence);
+        self.evidence(&report.strip_evidence, size);
         for reason in &report.reasons {
             let text = format!("{}: {}", reason.code.words(), clean(&reason.detail));
             self.wrapped("note", TEXT, &text);
@@ -620,12 +621,12 @@ impl Page {
         }
     }
 
-    fn evidence(&mut self, evidence: &[Evidence]) {
+    fn evidence(&mut self, evidence: &[Evidence], size: Option<(u32, u32)>) {
         for piece in evidence.iter().take(MAX_ITEMS) {
             let text = format!(
                 "{} [{}, weight {:+.1}]",
                 clean(&piece.detail),
-                clean(&piece.place),
+                self.place(&piece.place, &piece.seen, size),
                 piece.weight
             );
             self.wrapped(evidence_name(piece), TEXT, &text);
@@ -655,8 +656,26 @@ impl Page {
         }
     }
 
-    fn label(&self, label: &Label) -> String {
-        let mut text = label_head(label);
+    /// A place, with the part of the picture (in a picture of `size`) and the stretch of time.
+    fn place(&self, place: &str, seen: &Seen, size: Option<(u32, u32)>) -> String {
+        let mut text = clean(place);
+        if let Some(region) = seen.region {
+            let Region { x, y, w, h } = region;
+            if let Some((width, height)) = size {
+                let _ = write!(text, ", {}", region.words(width, height));
+            }
+            let _ = write!(text, ", {w}{}{h} px at {x},{y}", self.glyphs.times);
+        }
+        if let (Some(start), Some(end)) = (seen.start_ms, seen.end_ms)
+            && end > start
+        {
+            let _ = write!(text, ", {}{}{}", time(start), self.glyphs.to, time(end));
+        }
+        text
+    }
+
+    fn label(&self, label: &Label, size: Option<(u32, u32)>) -> String {
+        let mut text = label_head(label, &self.place(&label.place, &label.seen, size));
         if !label.content.is_empty() {
             // Two lines' worth: the whole is in the JSONL report.
             let room = 2 * self.style.width.saturating_sub(TEXT);
@@ -719,7 +738,7 @@ impl Page {
 
 /// The rows to draw, in the report's order, and how many were left out.
 /// What kind of label, what it says of AI, whether it complies, and where it is.
-fn label_head(label: &Label) -> String {
+fn label_head(label: &Label, place: &str) -> String {
     let verdict = match label.verdict {
         LabelVerdict::Compliant => "complies",
         LabelVerdict::Noncompliant => "does not comply",
@@ -736,8 +755,14 @@ fn label_head(label: &Label) -> String {
         let list: Vec<String> = label.deviations.iter().map(|d| clean(d)).collect();
         let _ = write!(text, " ({})", list.join(", "));
     }
-    let _ = write!(text, " [{}]", clean(&label.place));
+    let _ = write!(text, " [{place}]");
     text
+}
+
+/// Width and height of the pictures, of the first stream that has some.
+fn picture_size(report: &Report) -> Option<(u32, u32)> {
+    let streams = report.media.streams.iter().filter(|s| s.kind == StreamKind::Video);
+    streams.filter_map(|s| s.width.zip(s.height)).next()
 }
 
 /// What evidence is of: a broken binding is not a label that is gone.
@@ -1052,6 +1077,8 @@ Files: ✗ fake found · ? in part "can't tell" · ✓ no fake found · ! not sc
   label       aigc, says AI, does not comply (producer_characters, missing_produce_id)
               [moov.udta.meta.ilst[AIGC] at byte 4096]
               {"AIGC":{"Label":"1","ContentProducer":"豆包"}}
+  label       explicit-text, says AI, does not comply (text_too_small) [pictures, lower right,
+              320×40 px at 1560,960, 0:00:00.0–0:00:58.0] 豆包AI生成
   label gone  A free box still holds 212 bytes of an AIGC label. [free at byte 81234, weight +3.2]
   note        too compressed: Faces are coded at 0.03 bits a pixel.
   disposition confirmed: a label in the file says AI (AIGC label in moov.udta.meta says Label 1)

@@ -87,6 +87,8 @@ fn stated(content: &str) -> Option<String> {
 mod tests {
     use super::*;
 
+    use crate::report::Seen;
+
     fn label(system: &str, content: &str, verdict: LabelVerdict, ai: Option<bool>) -> Label {
         Label {
             system: system.into(),
@@ -95,6 +97,7 @@ mod tests {
             verdict,
             deviations: vec![],
             ai,
+            seen: Seen::default(),
         }
     }
 
@@ -103,7 +106,13 @@ mod tests {
     }
 
     fn residue(kind: &str) -> Evidence {
-        Evidence { kind: kind.into(), place: "p".into(), weight: 6.0, detail: "d".into() }
+        Evidence {
+            kind: kind.into(),
+            place: "p".into(),
+            weight: 6.0,
+            detail: "d".into(),
+            seen: Seen::default(),
+        }
     }
 
     fn state(labels: &[Label], evidence: &[Evidence], by: &[String]) -> DispositionState {

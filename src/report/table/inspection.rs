@@ -60,11 +60,11 @@ impl Page {
         }
         if this.status != Status::Failed {
             for label in this.labels.iter().take(MAX_ITEMS) {
-                self.wrapped("label", TEXT, &label_head(label));
+                self.wrapped("label", TEXT, &label_head(label, &clean(&label.place)));
                 self.fields(label);
             }
             self.more(this.labels.len(), "labels");
-            self.evidence(&this.strip_evidence);
+            self.evidence(&this.strip_evidence, None);
             if let Some(judged) = &this.label_strip {
                 self.label_strip(judged);
             }
@@ -134,7 +134,7 @@ impl Page {
 mod tests {
     use super::*;
     use crate::report::{
-        Disposition, DispositionState, Evidence, LabelVerdict, Reason, ReasonCode,
+        Disposition, DispositionState, Evidence, LabelVerdict, Reason, ReasonCode, Seen,
     };
 
     fn sample() -> Inspection {
@@ -150,6 +150,7 @@ mod tests {
                     verdict: LabelVerdict::NotFound,
                     deviations: vec![],
                     ai: None,
+                    seen: Seen::default(),
                 },
                 Label {
                     system: "c2pa".into(),
@@ -158,6 +159,7 @@ mod tests {
                     verdict: LabelVerdict::Noncompliant,
                     deviations: vec!["assertion.dataHash.mismatch".into()],
                     ai: Some(true),
+                    seen: Seen::default(),
                 },
             ],
             strip_evidence: vec![Evidence {
@@ -165,6 +167,7 @@ mod tests {
                 place: "APP11@20".into(),
                 weight: 1.5,
                 detail: "the content is not the one that was signed".into(),
+                seen: Seen::default(),
             }],
             label_strip: Some(LabelStrip {
                 probability: Some(0.043),
