@@ -5,11 +5,13 @@
     pip download --no-deps invisible-watermark==0.2.0 resemble-perth==1.0.1
     watermarks.py pictures --wheel invisible_watermark-0.2.0-py3-none-any.whl --photos FOLDER… --plain FOLDER… --out OUT
     watermarks.py sound --wheel resemble_perth-1.0.1-py3-none-any.whl --speech FOLDER… --plain FOLDER… --out OUT
+    watermarks.py music --wheel resemble_perth-1.0.1-py3-none-any.whl --speech FOLDER… --plain FOLDER…
 
 Photos of at least 256 by 256 pixels are marked with each message in each way of writing (bytes;
 floating-point numbers; those with red and blue swapped) and kept as PNG and JPEG. Pictures below
 `--plain` may be smaller: nine of one size become one. Speech is marked at 24 kHz, as Chatterbox does,
-then taken through codecs, noise and cuts. `--scan` counts what is in OUT already and marks nothing.
+then taken through codecs, noise and cuts. `--scan` counts what is in OUT already and marks nothing. `music` asks PerTh's own package of music
+without a mark, and of speech over what it takes for marked.
 Needs opencv-python, numpy and PyWavelets for pictures, what scripts/weights/golden_perth.py
 needs and soundfile for sound, and the commands ffmpeg and veriscope.
 """
@@ -149,6 +151,41 @@ def sound(args):
         (plain / f"{i}{path.suffix}").symlink_to(path.resolve())
 
 
+def music(args):
+    import torch
+
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "weights"))
+    from golden_perth import package
+
+    def read(path):
+        command = ["ffmpeg", "-loglevel", "error", "-i", path, "-t", "300", "-ac", "1", "-ar", "16000", "-f", "f32le", "-"]
+        return np.frombuffer(subprocess.run(command, check=True, capture_output=True).stdout, np.float32)
+
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        torch.set_num_threads(1)
+        perth = package(args.wheel, Path(folder))
+        count, taken = 0, []
+        for path in files(args.plain):
+            wave = read(path)
+            for window in wave[: wave.size // 64000 * 64000].reshape(-1, 64000):
+                if not window.any():
+                    continue
+                count += 1
+                if perth.get_watermark(window, 16000, round=False) >= 0.9:
+                    taken.append(window)
+        print(f"{len(taken)} of {count} windows of 4 s at or above 0.9")
+        chosen = files(args.speech)
+        rng = random.Random(1)
+        for ratio in (0, 10, 20):
+            scores = []
+            for window in taken:
+                for path in rng.sample(chosen, 2):
+                    speech = np.resize(read(path), 64000)
+                    gain = np.sqrt((speech**2).mean() / (window**2).mean() / 10 ** (ratio / 10))
+                    scores.append(perth.get_watermark(speech + gain * window, 16000, round=False))
+            print(f"speech {ratio} dB over them: {sum(s >= 0.9 for s in scores)} of {len(scores)}")
+
+
 def files(folders):
     return sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
 
@@ -171,16 +208,21 @@ def scan(args):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("kind", choices=("pictures", "sound"))
+    parser.add_argument("kind", choices=("pictures", "sound", "music"))
     parser.add_argument("--wheel", type=Path)
     parser.add_argument("--photos", type=Path, nargs="*", default=[])
     parser.add_argument("--speech", type=Path, nargs="*", default=[])
     parser.add_argument("--plain", type=Path, nargs="*", default=[])
     parser.add_argument("--clips", type=int, default=100, help="how many clips of speech are marked")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path)
     parser.add_argument("--scan", action="store_true")
     parser.add_argument("--veriscope", default="veriscope")
     args = parser.parse_args()
+    if args.kind == "music":
+        music(args)
+        return
+    if args.out is None:
+        parser.error("--out is missing")
     if not args.scan:
         {"pictures": pictures, "sound": sound}[args.kind](args)
     scan(args)

@@ -73,7 +73,7 @@ const MESSAGES: [Message; 7] = [
     },
     Message { generator: "Stable Diffusion 2", bits: Bits::Bytes("SDV2"), least: 0.863 },
     Message { generator: "InvokeAI", bits: Bits::Bytes("InvokeAI"), least: 0.694 },
-    Message { generator: "MindONE", bits: Bits::Number(0xB296_919B_B0B1BA, 56), least: 0.728 },
+    Message { generator: "MindONE", bits: Bits::Number(0x00B2_9691_9BB0_B1BA, 56), least: 0.728 },
 ];
 
 impl Bits {
