@@ -11,6 +11,7 @@ use candle_core::{DType, Device, Tensor};
 use veriscope::models::dinov2::{self, Dinov2};
 use veriscope::models::domain::Domain;
 use veriscope::models::efficientnet_lite::EfficientNetLite;
+use veriscope::models::perth::{Perth, SHORTEST};
 use veriscope::models::silero_vad::{SileroVad, VadState};
 use veriscope::models::speaker_encoder::SpeakerEncoder;
 use veriscope::models::voice_cnn::VoiceCnn;
@@ -250,6 +251,42 @@ fn the_speaker_network_answers_as_its_package_does() {
         println!("bf16: {}", likeness(exact, &rounded));
         assert!(likeness(exact, &rounded) > 0.995);
     }
+}
+
+/// The package clips its answers to 0..1, too.
+#[test]
+fn the_detector_of_perth_answers_as_its_package_does() {
+    let store = WeightStore::open(Some(&root().join("weights"))).unwrap();
+    if let Some(missing @ WeightsError::NotInstalled { .. }) = store.missing("perth") {
+        println!("not run: {missing}");
+        return;
+    }
+    let golden = golden("perth");
+    let net = Perth::new(&load("perth")).unwrap();
+    let waves = golden["wave"].to_vec2::<f32>().unwrap();
+    let stretches: Vec<&[f32]> = waves.iter().map(Vec::as_slice).collect();
+    let scores = net.forward(&stretches).unwrap();
+    let found: Vec<f32> = scores.iter().map(|s| s.unwrap().clamp(0.0, 1.0)).collect();
+    println!("{found:?} {:?}", flat(&golden["score"]));
+    assert_within(1e-3, "scores", &found, &flat(&golden["score"]));
+    let odd = net.forward(&[&waves[1][3..waves[1].len() - 4_444]]).unwrap();
+    assert_within(
+        1e-3,
+        "another length",
+        &[odd[0].unwrap().clamp(0.0, 1.0)],
+        &flat(&golden["odd"]),
+    );
+    // Every bit is the same whatever a stretch travels with.
+    assert_eq!(net.forward(&stretches[2..]).unwrap(), scores[2..]);
+
+    assert_eq!(net.forward(&[&[0.0; 9_000]]).unwrap(), [None]);
+    for strange in [f32::NAN, f32::INFINITY, 1e30] {
+        let mut wave = waves[0].clone();
+        wave[10_000] = strange;
+        net.forward(&[&wave]).unwrap();
+    }
+    let text = net.forward(&[&[0.1; SHORTEST - 1]]).unwrap_err().to_string();
+    assert!(text.contains("1599 samples"), "{text}");
 }
 
 /// How far, says the model card; here only that bf16 is on where the machine has it, and that it

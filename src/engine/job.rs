@@ -18,6 +18,7 @@ use super::{
     owner::Client,
     owner::InferenceError,
     voices::Voice,
+    watermarks::Watermarks,
 };
 use crate::{
     detect::{Detector, face_swap::FaceSwap, label_strip},
@@ -185,6 +186,8 @@ fn decode(
     let mut faces = Faces::new(client.clone(), judging);
     let mut voices: BTreeMap<usize, Voice> = BTreeMap::new();
     let mut rhythms: BTreeMap<usize, Rhythm> = BTreeMap::new();
+    let mut marks: BTreeMap<usize, Watermarks> = BTreeMap::new();
+    let has_marks = engine.networks().has_marks();
     let mut looked_at = false;
     let mut faults = Vec::new();
     let mut broken: Option<InferenceError> = None;
@@ -221,6 +224,10 @@ fn decode(
                 if findings.is_some() {
                     let rhythm: &mut Rhythm = rhythms.entry(audio.stream).or_default();
                     rhythm.push(audio.start, &audio.samples);
+                    if has_marks {
+                        let new = || Watermarks::new(client.clone());
+                        marks.entry(audio.stream).or_insert_with(new).push(&audio)?;
+                    }
                 }
                 if calibration_of_voices.is_none() {
                     return Ok(());
@@ -271,7 +278,10 @@ fn decode(
         return Ok(false);
     }
     // What was decoded before a fault is judged all the same.
-    let drained = faces.drain().and_then(|()| voices.values_mut().try_for_each(Voice::drain));
+    let drained = faces
+        .drain()
+        .and_then(|()| voices.values_mut().try_for_each(Voice::drain))
+        .and_then(|()| marks.values_mut().try_for_each(Watermarks::drain));
     if let Some(e) = broken.or(drained.err()) {
         return Err(Failure {
             code: "inference_error".to_owned(),
@@ -287,7 +297,12 @@ fn decode(
     let heard = !voices.is_empty() || !rhythms.is_empty();
     if let Some(findings) = findings {
         let labels = rhythms.into_values().flat_map(Rhythm::finish);
-        labels.for_each(|label| findings.add_seen(label));
+        let marks = marks.into_values().filter_map(Watermarks::finish);
+        labels.chain(marks).for_each(|label| findings.add_seen(label));
+        if heard && let Some(why) = engine.networks().unmarked() {
+            let detail = format!("the watermark PerTh was not looked for in the sound: {why}");
+            report.reasons.push(Reason::new(ReasonCode::WatermarkNotRead, detail));
+        }
     }
     report.timings.frames = faces.pictures;
     report.timings.face_windows = faces.windows;

@@ -12,6 +12,7 @@ mod owner;
 mod runner;
 pub mod score;
 mod voices;
+mod watermarks;
 
 use std::{
     collections::BTreeMap,

@@ -10,6 +10,7 @@ use crate::{
     },
     face::{Face, Rect, crop, detect::MIN_CONFIDENCE, resample::Picture},
     models::{
+        perth::Perth,
         silero_vad::{SileroVad, VadState},
         speaker_encoder::{Embedding, SpeakerEncoder},
         weights::{WeightStore, WeightsError},
@@ -23,6 +24,7 @@ use crate::{
 const YUNET: &str = "yunet";
 const SILERO_VAD: &str = "silero-vad";
 const SPEAKER_ENCODER: &str = "speaker-encoder";
+const PERTH: &str = "perth";
 
 /// Probabilities of speech, and the state to go on with.
 pub type Heard = (Vec<f32>, Box<VadState>);
@@ -35,6 +37,9 @@ pub struct Networks {
     activity: Option<SileroVad>,
     clone: Option<VoiceClone>,
     speaker: Option<SpeakerEncoder>,
+    mark: Option<Perth>,
+    /// Why the watermark in sound is not looked for where it was to be.
+    unmarked: Option<String>,
 }
 
 impl Networks {
@@ -46,11 +51,15 @@ impl Networks {
     ) -> std::result::Result<Self, WeightsError> {
         let faces = detectors.contains(&DetectorKind::FaceSwap);
         let voices = detectors.contains(&DetectorKind::VoiceClone);
+        // It does not ship, and a store that was named need not have it.
+        let labels = detectors.contains(&DetectorKind::LabelStrip);
+        let unmarked = labels.then(|| store.missing(PERTH)).flatten();
+        let marks = labels && unmarked.is_none();
         Ok(Self {
             device: device.clone(),
             detect: faces.then(|| YuNet::new(&store.load(YUNET, device)?)).transpose()?,
             swap: faces.then(|| FaceSwap::load(store, device, tiers.face_swap)).transpose()?,
-            activity: voices
+            activity: (voices || marks)
                 .then(|| SileroVad::new(&store.load(SILERO_VAD, device)?))
                 .transpose()?,
             clone: voices
@@ -59,6 +68,8 @@ impl Networks {
             speaker: voices
                 .then(|| SpeakerEncoder::new(&store.load(SPEAKER_ENCODER, device)?))
                 .transpose()?,
+            mark: marks.then(|| Perth::new(&store.load(PERTH, device)?)).transpose()?,
+            unmarked: unmarked.map(|e| e.to_string()),
         })
     }
 
@@ -70,11 +81,22 @@ impl Networks {
         names.extend(self.activity.as_ref().map(|_| SILERO_VAD));
         names.extend(self.clone.iter().flat_map(VoiceClone::all_weights));
         names.extend(self.speaker.as_ref().map(|_| SPEAKER_ENCODER));
+        names.extend(self.mark.as_ref().map(|_| PERTH));
         names
     }
 
     pub fn face_swap(&self) -> Option<&FaceSwap> {
         self.swap.as_ref()
+    }
+
+    /// Whether the watermark in sound can be looked for.
+    pub fn has_marks(&self) -> bool {
+        self.mark.is_some()
+    }
+
+    /// Why it cannot, where it was to be.
+    pub fn unmarked(&self) -> Option<&str> {
+        self.unmarked.as_deref()
     }
 
     pub fn voice_clone(&self) -> Option<&VoiceClone> {
@@ -126,6 +148,12 @@ impl Networks {
     pub fn speakers(&self, waves: &[Vec<f32>]) -> Result<Vec<Embedding>> {
         let waves: Vec<&[f32]> = waves.iter().map(Vec::as_slice).collect();
         self.speaker.as_ref().ok_or_else(not_loaded)?.forward(&waves)
+    }
+
+    /// How surely each stretch of sound carries the watermark; none where it is silent.
+    pub fn marks(&self, waves: &[Vec<f32>]) -> Result<Vec<Option<f32>>> {
+        let waves: Vec<&[f32]> = waves.iter().map(Vec::as_slice).collect();
+        self.mark.as_ref().ok_or_else(not_loaded)?.forward(&waves)
     }
 
     /// `state` is left as it is, so that the same question can be asked again.
@@ -211,6 +239,13 @@ pub fn self_test(
         let waves: Vec<Vec<f32>> = (0..3).map(wave).collect();
         let run = |networks: &Networks| Ok(networks.speakers(&waves)?.concat());
         judge(SPEAKER_ENCODER, run(ours).and_then(|a| in_pairs(a, run(reference)?)))?;
+    }
+    if reference.mark.is_some() {
+        let waves: Vec<Vec<f32>> = (0..3).map(wave).collect();
+        let run = |networks: &Networks| -> Result<Vec<f32>> {
+            Ok(networks.marks(&waves)?.into_iter().flatten().collect())
+        };
+        judge(PERTH, run(ours).and_then(|a| in_pairs(a, run(reference)?)))?;
     }
     Ok(all)
 }

@@ -63,6 +63,11 @@ enum Request {
         waves: Vec<Vec<f32>>,
         reply: Sender<Answer<Vec<VoiceScore>>>,
     },
+    /// Stretches of sound of any length.
+    Mark {
+        waves: Vec<Vec<f32>>,
+        reply: Sender<Answer<Vec<Option<f32>>>>,
+    },
     /// Of one length.
     Speaker {
         waves: Vec<Vec<f32>>,
@@ -96,6 +101,10 @@ impl Client {
 
     pub fn clone_scores(&self, waves: Vec<Vec<f32>>) -> Ticket<Vec<VoiceScore>> {
         self.ask(|reply| Request::Clone { waves, reply })
+    }
+
+    pub fn marks(&self, waves: Vec<Vec<f32>>) -> Ticket<Vec<Option<f32>>> {
+        self.ask(|reply| Request::Mark { waves, reply })
     }
 
     pub fn speakers(&self, waves: Vec<Vec<f32>>) -> Ticket<Vec<Embedding>> {
@@ -177,6 +186,10 @@ fn run_oldest(runner: &Runner<Networks>, waiting: &mut VecDeque<Request>) {
             share(parts, |parts| {
                 runner.run(Kind::Clone, &windows, parts, 1, Networks::clone_scores)
             });
+        }
+        Some(Request::Mark { waves, reply }) => {
+            let parts = vec![(waves.len(), reply)];
+            share(parts, |parts| runner.run(Kind::Mark, &waves, parts, 1, Networks::marks));
         }
         Some(Request::Speaker { waves, reply }) => {
             let (windows, parts) =

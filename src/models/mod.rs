@@ -9,6 +9,7 @@ pub mod domain;
 pub mod efficientnet_lite;
 pub mod import;
 mod inverted_residual;
+pub mod perth;
 mod pth;
 pub mod silero_vad;
 pub mod speaker_encoder;
@@ -43,6 +44,7 @@ pub fn expected_shapes(network: &str) -> Option<Shapes> {
         voice_cnn::NETWORK => Some(voice_cnn::shapes()),
         silero_vad::NETWORK => Some(silero_vad::shapes()),
         speaker_encoder::NETWORK => Some(speaker_encoder::shapes()),
+        perth::NETWORK => Some(perth::shapes()),
         dinov2::NETWORK => Some(dinov2::shapes()),
         dinov2::BASE => Some(dinov2::base_shapes()),
         whisper_encoder::NETWORK => Some(whisper_encoder::shapes()),
@@ -54,8 +56,10 @@ pub fn expected_shapes(network: &str) -> Option<Shapes> {
 /// The lowest precision that a network's layers can make use of.
 fn lowest_precision(network: &str) -> Precision {
     match network {
-        // No pointwise convolutions.
-        silero_vad::NETWORK | aasist::NETWORK | aasist::NETWORK_L => Precision::F32,
+        // No pointwise convolutions that would matter.
+        silero_vad::NETWORK | perth::NETWORK | aasist::NETWORK | aasist::NETWORK_L => {
+            Precision::F32
+        }
         _ => Precision::Bf16,
     }
 }

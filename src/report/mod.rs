@@ -378,6 +378,7 @@ pub enum ReasonCode {
     UnreadContainer,
     LabelsPartlyRead,
     ManifestNotVerified,
+    WatermarkNotRead,
     DeviceLost,
 }
 
@@ -409,6 +410,7 @@ impl ReasonCode {
             Self::UnreadContainer => "labels not read here",
             Self::LabelsPartlyRead => "labels partly read",
             Self::ManifestNotVerified => "manifest not verified",
+            Self::WatermarkNotRead => "watermark not read",
             Self::DeviceLost => "device lost",
         }
     }
@@ -556,6 +558,7 @@ mod tests {
             UnreadContainer,
             LabelsPartlyRead,
             ManifestNotVerified,
+            WatermarkNotRead,
             DeviceLost,
         ];
         // Breaks the build where a code is added without its line here.
@@ -564,7 +567,7 @@ mod tests {
                 NoFace | FaceTooSmall | TooBlurred | TooCompressed | ExtremePose | NoSpeech
                 | TooShort | BandLimited | Clipped | Music | OutOfDomain | DecodeError
                 | NoVideo | NoAudio | InferenceError | UnreadContainer | LabelsPartlyRead
-                | ManifestNotVerified | DeviceLost => {}
+                | ManifestNotVerified | WatermarkNotRead | DeviceLost => {}
             }
         }
         let ours: Vec<Value> = ours.iter().map(|c| serde_json::to_value(c).unwrap()).collect();
