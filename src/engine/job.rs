@@ -17,18 +17,23 @@ use super::{
     faces::{Faces, Judging},
     owner::Client,
     owner::InferenceError,
+    pictures::Pictures,
     voices::Voice,
 };
 use crate::{
     detect::{Detector, face_swap::FaceSwap, label_strip},
+    explicit::tesseract::Tesseract,
     media::{DecodeOptions, Event, Limits, MediaError, MediaInfo, MediaKind, Source, StreamKind},
     provenance::{self, Findings, rhythm::Rhythm, watermark},
     report::{
-        DetectorKind, Disposition, DispositionState, Failure, Reason, ReasonCode, Report,
+        DetectorKind, Disposition, DispositionState, Failure, Label, Reason, ReasonCode, Report,
         SegmentVerdict, Status, path_text,
     },
     verdict::disposition::disposition,
 };
+
+/// Pictures a second of a video that only labels are looked for in.
+const LABELS_FPS: f64 = 2.0;
 
 /// Scans one file. `None`: `stop` was set before it was done, or the observer knows it already.
 pub fn scan(
@@ -165,7 +170,7 @@ fn decode(
     path: &Path,
     observer: &dyn Observer,
     stop: &AtomicBool,
-    mut findings: Option<&mut Findings>,
+    findings: Option<&mut Findings>,
     report: &mut Report,
 ) -> Result<bool, Failure> {
     let clock = Instant::now();
@@ -185,14 +190,20 @@ fn decode(
     let mut faces = Faces::new(client.clone(), judging);
     let mut voices: BTreeMap<usize, Voice> = BTreeMap::new();
     let mut rhythms: BTreeMap<usize, Rhythm> = BTreeMap::new();
+    let mut pictures = findings.is_some().then(|| Pictures::new(still));
+    let mut watermarks = Vec::new();
     let mut looked_at = false;
     let mut faults = Vec::new();
     let mut broken: Option<InferenceError> = None;
     let mut stopped = false;
 
     let options = DecodeOptions {
-        fps: engine.options.fps,
-        video: calibration_of_faces.is_some() || (still && findings.is_some()),
+        fps: match calibration_of_faces {
+            None if engine.options.fps > 0.0 => engine.options.fps.min(LABELS_FPS),
+            None => LABELS_FPS,
+            Some(_) => engine.options.fps,
+        },
+        video: calibration_of_faces.is_some() || findings.is_some(),
         audio: calibration_of_voices.is_some() || findings.is_some(),
         threads: engine.decoder_threads(),
         hardware: engine.active_gpu(),
@@ -201,13 +212,13 @@ fn decode(
         match event {
             Event::Frame(frame) => {
                 observer.progress(path, frame.time_ms, info.duration_ms);
-                if still
-                    && !looked_at
-                    && let Some(findings) = &mut findings
-                {
+                if let Some(pictures) = &mut pictures {
+                    pictures.push(&frame);
+                    if still && !looked_at {
+                        let mark = watermark::dwt_dct(&frame.rgb, frame.width, frame.height);
+                        watermarks.extend(mark);
+                    }
                     looked_at = true;
-                    let mark = watermark::dwt_dct(&frame.rgb, frame.width, frame.height);
-                    mark.into_iter().for_each(|label| findings.add_seen(label));
                 }
                 if face_swap.is_none() {
                     return Ok(());
@@ -286,8 +297,17 @@ fn decode(
 
     let heard = !voices.is_empty() || !rhythms.is_empty();
     if let Some(findings) = findings {
-        let labels = rhythms.into_values().flat_map(Rhythm::finish);
-        labels.for_each(|label| findings.add_seen(label));
+        let mut labels: Vec<Label> = rhythms.into_values().flat_map(Rhythm::finish).collect();
+        if let (Some(pictures), Some(reader)) = (pictures, &engine.reader) {
+            let clock = Instant::now();
+            let (read, unread) = read_text(pictures, reader, looked_at, info.duration_ms);
+            labels.extend(read);
+            report.reasons.extend(unread);
+            report.timings.text_ms = clock.elapsed().as_millis() as u64;
+        }
+        // Last: whether a watermark stands alone depends on what else is there.
+        labels.extend(watermarks);
+        labels.into_iter().for_each(|label| findings.add_seen(label));
     }
     report.timings.frames = faces.pictures;
     report.timings.face_windows = faces.windows;
@@ -351,6 +371,34 @@ fn decode(
     }
     report.timings.decode_ms = clock.elapsed().as_millis() as u64;
     Ok(true)
+}
+
+/// The labels that can be read in the pictures, and why some may be missing.
+fn read_text(
+    pictures: Pictures,
+    reader: &Result<Tesseract, String>,
+    looked_at: bool,
+    duration_ms: Option<i64>,
+) -> (Vec<Label>, Option<Reason>) {
+    if !looked_at {
+        return (Vec::new(), None);
+    }
+    let reader = match reader {
+        Ok(reader) => reader,
+        Err(why) => {
+            return (Vec::new(), Some(Reason::new(ReasonCode::TextNotRead, why.clone())));
+        }
+    };
+    match pictures.finish(reader, duration_ms) {
+        Ok(labels) => {
+            let lacks = reader.lacks.as_ref().map(|lacks| format!("read without {lacks}"));
+            (labels, lacks.map(|lacks| Reason::new(ReasonCode::TextNotRead, lacks)))
+        }
+        Err(why) => {
+            let why = format!("tesseract: {why}");
+            (Vec::new(), Some(Reason::new(ReasonCode::TextReaderFailed, why)))
+        }
+    }
 }
 
 /// Orders what was found and says what a platform has to do with it.

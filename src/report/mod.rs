@@ -375,6 +375,8 @@ pub enum ReasonCode {
     UnreadContainer,
     LabelsPartlyRead,
     ManifestNotVerified,
+    TextNotRead,
+    TextReaderFailed,
     DeviceLost,
 }
 
@@ -406,6 +408,8 @@ impl ReasonCode {
             Self::UnreadContainer => "labels not read here",
             Self::LabelsPartlyRead => "labels partly read",
             Self::ManifestNotVerified => "manifest not verified",
+            Self::TextNotRead => "text in pictures not read",
+            Self::TextReaderFailed => "text in pictures not read",
             Self::DeviceLost => "device lost",
         }
     }
@@ -537,6 +541,9 @@ pub struct Timings {
     pub total_ms: u64,
     pub hash_ms: u64,
     pub labels_ms: u64,
+    /// Reading text in pictures, once they are decoded.
+    #[serde(default)]
+    pub text_ms: u64,
     pub decode_ms: u64,
     pub frames: u64,
     pub face_windows: u64,
@@ -636,6 +643,8 @@ mod tests {
             UnreadContainer,
             LabelsPartlyRead,
             ManifestNotVerified,
+            TextNotRead,
+            TextReaderFailed,
             DeviceLost,
         ];
         // Breaks the build where a code is added without its line here.
@@ -644,7 +653,7 @@ mod tests {
                 NoFace | FaceTooSmall | TooBlurred | TooCompressed | ExtremePose | NoSpeech
                 | TooShort | BandLimited | Clipped | Music | OutOfDomain | DecodeError
                 | NoVideo | NoAudio | InferenceError | UnreadContainer | LabelsPartlyRead
-                | ManifestNotVerified | DeviceLost => {}
+                | ManifestNotVerified | TextNotRead | TextReaderFailed | DeviceLost => {}
             }
         }
         let ours: Vec<Value> = ours.iter().map(|c| serde_json::to_value(c).unwrap()).collect();
