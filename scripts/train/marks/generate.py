@@ -481,6 +481,12 @@ def stream(work, fonts, split, seed):
                 yield *picture_window(rng, fonts, source, kind, family), kind, family
 
 
+def note(folder, made):
+    """By rename: train.py reads it at any moment."""
+    (folder / "made.tmp").write_text(str(made))
+    (folder / "made.tmp").replace(folder / "made")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", required=True, type=Path)
@@ -507,12 +513,12 @@ def main():
         facts[at] = NAMES.index(eraser), COMPRESSIONS.index(compression), KINDS.index(kind), FAMILIES.index(family)
         made += 1
         if made % 50 == 0:
-            (folder / "made").write_text(str(made))
+            note(folder, made)
             if made % 500 == 0:
                 print(f"{made} windows, {(made - first) / (time.time() - began):.1f}/s", flush=True)
         if made >= args.total:
             break
-    (folder / "made").write_text(str(made))
+    note(folder, made)
 
 
 if __name__ == "__main__":

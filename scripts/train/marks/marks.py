@@ -34,8 +34,8 @@ class Fonts:
 
     def __init__(self, folders):
         files = sorted(f for folder in folders for f in Path(folder).rglob("*") if f.suffix in (".ttf", ".ttc", ".otf"))
-        self.cjk = [f for f in files if f.name.startswith(("NotoSansCJK", "NotoSerifCJK", "wqy", "uming", "ukai", "DroidSansFallback"))]
-        skip = ("Nanum", "Mono", "Math", "Hairline", "Symbol", "VL-", "Dingbats")
+        self.cjk = [f for f in files if f.name.startswith(("NotoSansCJK", "NotoSerifCJK", "wqy", "uming", "ukai"))]
+        skip = ("DroidSansFallback", "Nanum", "Mono", "Math", "Hairline", "Symbol", "VL-", "Dingbats")
         self.latin = [f for f in files if f not in self.cjk and not any(s in f.name for s in skip)]
         if not self.cjk or not self.latin:
             raise SystemExit("no Chinese or no Latin fonts found")

@@ -112,6 +112,28 @@ class Head(nn.Module):
         return self.pw(self.dw(x))
 
 
+@torch.no_grad()
+def high_pass(weight):
+    """Lets ten of the stem's filters begin as second derivatives of brightness and colour (what noise,
+    compression and smoothing change most); training goes on from there."""
+    kernels = [
+        [[1, -2, 1], [-2, 4, -2], [1, -2, 1]],
+        [[-1, 2, -1], [2, -4, 2], [-1, 2, -1]],
+        [[0, 1, 0], [1, -4, 1], [0, 1, 0]],
+        [[0, -1, 0], [-1, 4, -1], [0, -1, 0]],
+        [[0, 0, 0], [1, -2, 1], [0, 0, 0]],
+        [[0, 1, 0], [0, -2, 0], [0, 1, 0]],
+        [[1, 0, 0], [0, -2, 0], [0, 0, 1]],
+        [[0, 0, 1], [0, -2, 0], [1, 0, 0]],
+        [[0, 1, 0], [1, -4, 1], [0, 1, 0]],
+        [[0, 1, 0], [1, -4, 1], [0, 1, 0]],
+    ]
+    colours = [[0.3, 0.59, 0.11]] * 8 + [[1, -1, 0], [0, -1, 1]]
+    for at, (kernel, colour) in enumerate(zip(kernels, colours)):
+        kernel = torch.tensor(kernel, dtype=torch.float32)
+        weight[at] = torch.tensor(colour)[:, None, None] * kernel / kernel.abs().sum()
+
+
 class MarkNet(nn.Module):
     def __init__(self):
         super().__init__()
@@ -127,6 +149,7 @@ class MarkNet(nn.Module):
         self.out = nn.Conv2d(WIDTH, 2, 1)
         # Most cells are neither; without this the first steps are lost on learning that.
         nn.init.constant_(self.out.bias, -3.0)
+        high_pass(self.stem.conv.weight)
 
     def forward(self, x):
         """[n, 3, H, W], sides multiples of 64 -> logits [n, 2, H / 8, W / 8]."""
