@@ -274,12 +274,12 @@ ERASERS = {
 }
 # How often each is drawn in training; MI-GAN's come ready-made (migan.py).
 SHARES = {
-    "delogo": 0.26,
-    "blur": 0.19,
-    "mosaic": 0.09,
-    "telea": 0.11,
-    "navier-stokes": 0.09,
-    "clone": 0.09,
-    "quilt": 0.09,
+    "delogo": 0.30,
+    "blur": 0.23,
+    "mosaic": 0.10,
+    "telea": 0.14,
+    "navier-stokes": 0.11,
+    "clone": 0.02,
+    "quilt": 0.02,
     "solid": 0.08,
 }

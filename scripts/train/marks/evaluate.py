@@ -64,7 +64,8 @@ class Judged:
         self.cases, self.lows = cases, lows
         self.found = [[components(m, low, size) for m, size in zip(maps, sizes)] for low in lows]
         self.still = np.array([c["form"] == "picture" for c in cases])
-        self.family = np.array([c["family"] for c in cases])
+        # Pictures that a program made soft in parts are judged, but choose no threshold.
+        self.family = np.array([c["family"] if c["kind"] != "softened" else "softened" for c in cases])
         # An erasure in a flat area that changed nothing cannot be seen by anybody.
         self.traced = np.array([c["change"] >= NO_TRACE for c in cases])
 
@@ -165,6 +166,7 @@ def main():
     hit, flagged, alarm, thresholds = cross_figures(judged, halves, rng)
     plain_hit, plain_flagged, plain_alarm, plain_thresholds = cross_figures(plain, halves, rng)
     by = lambda key, value: np.array([c[key] == value for c in cases])
+    unmarked = judged.family == "none"
     source_of = np.array([c["source"] for c in cases])
     still, erased, traced = judged.still, judged.family == "erased", judged.traced
 
@@ -200,9 +202,9 @@ def main():
 
     tables.append("\n| nothing erased | pictures | flagged | low | high | local variance |\n| --- | --- | --- | --- | --- | --- |")
     for name, mask in (
-        ("false_alarms_unmarked", still & by("family", "none")),
+        ("false_alarms_unmarked", still & unmarked),
         ("false_alarms_mark_left_on", still & by("family", "mark")),
-        *((f"false_alarms_{k}", still & ~erased & by("kind", k)) for k in ("photo", "generated", "screen", "face", "synthetic")),
+        *((f"false_alarms_{k}", still & ~erased & by("kind", k)) for k in ("photo", "generated", "screen", "face", "synthetic", "softened")),
     ):
         tables.append(f"| {name} | {add(name, alarm, mask)} | {plain_alarm[mask].mean() if mask.sum() else float('nan'):.3f} |")
 
@@ -219,7 +221,7 @@ def main():
     # The line: score of the best component at `low` that also reaches `high`, as the program sees it,
     # would leave a handful of negatives; so `high` is not asked for here.
     scores = np.array([max((m for _, m, _ in judged.found[at][i]), default=np.nan) for i in everything])
-    use = still & (~erased | traced)
+    use = still & (~erased | traced) & (judged.family != "softened")
     a, b = platt(scores[use], erased[use])
     left_out = []
     for mine, other in ((0, 1), (1, 0)):
@@ -231,7 +233,7 @@ def main():
     figures["region_low"], figures["region_high"] = float(low), round(high, 4)
     figures["a"], figures["b"] = a, b
     counted = sorted(max(m for p, m, _ in judged.found[at][i] if p >= high) for i in everything if any(p >= high for p, _, _ in judged.found[at][i]))
-    figures["scores_of_counted_regions"] = [round(float(v), 3) for v in np.quantile(counted, [0, 0.05, 0.5, 0.95, 1])]
+    figures["scores_of_counted_regions"] = [round(float(v), 3) for v in np.quantile(counted or [0.0], [0, 0.05, 0.5, 0.95, 1])]
     (args.out / "figures.json").write_text(json.dumps(figures, indent=1))
     (args.out / "tables.md").write_text("\n".join(tables) + "\n", encoding="utf-8")
     kept = {k: v for k, v in figures.items() if isinstance(v, list) and len(v) == 3 and k != "scores_of_counted_regions" and "height" not in k}

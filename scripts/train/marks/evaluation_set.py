@@ -5,8 +5,8 @@
 
 `WORK/evaluation/*.png` (the pixels that a decoder gives) and `cases.jsonl`, one line a case: files (one
 for a picture, eight for a clip), source, kind, family, eraser, compression, boxes, what changed. Each
-eraser is tried on `--each` pictures, each in one of six compressions; as many unmarked pictures and
-pictures with their mark left on go through the same. Places and sizes of marks as services use them:
+eraser is tried on `--each` pictures, each in one of six compressions; unmarked pictures and pictures
+with their mark left on go through the same, and so do some that `generate.soften` made soft in parts. Places and sizes of marks as services use them:
 the lower right corner mostly. MI-GAN's erasures are windows of 512 x 512 out of migan-val.npz, and as
 many untouched ones.
 """
@@ -125,6 +125,7 @@ def main():
     folder.mkdir(exist_ok=True)
     names = list(erasers.ERASERS)
     work = [("erased", e) for e in names for _ in range(args.each)]
+    work += [("softened", "none")] * (args.unmarked // 4)
     work += [("none", "none")] * args.unmarked + [("mark", "none")] * args.marked
     work = [("picture", *w) for w in work]
     video = ["delogo", "delogo", "blur", "mosaic", "telea", "clone"]
@@ -148,8 +149,9 @@ def main():
             if source == "synthetic":
                 # Each is another picture.
                 source = f"synthetic-{number}"
-            if family == "none" and rng.random() < 0.3:
-                image = generate.soften(rng, image)
+            if family == "softened":
+                image, family = generate.soften(rng, image), "none"
+                kind = "softened"
             case = {"id": number, "form": form, "source": source, "kind": kind, "family": family, "eraser": eraser}
             number += 1
             if form == "clip":

@@ -32,6 +32,8 @@ class Ring:
             np.load(self.folder / f"{n}.npy", mmap_mode="r") for n in ("windows", "cells", "facts")
         )
 
+        self.unlearned = set()
+
     def filled(self):
         return min(int((self.folder / "made").read_text()), len(self.windows))
 
@@ -59,6 +61,8 @@ class Ring:
             if rng.random() < 0.2:
                 image = image[..., rng.permutation(3)]
             images[i], grids[i] = image, grid
+            if self.facts[at, 0] in self.unlearned:
+                grids[i] |= (grids[i] & ERASED) * UNCHANGED
             if rng.random() < 0.3:
                 # Padding as the network sees it at run time.
                 h, w = (CROP - int(rng.integers(0, 64)) for _ in range(2))
@@ -125,12 +129,14 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--every", type=float, default=5, help="minutes between validations")
+    parser.add_argument("--leave-out", nargs="*", default=[], help="erasers whose cells teach neither way")
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(1)
     args.run.mkdir(parents=True, exist_ok=True)
     rings = {split: Ring(args.work, split) for split in ("train", "val")}
+    rings["train"].unlearned = {NAMES.index(name) for name in args.leave_out}
     model = net.MarkNet().to(memory_format=torch.channels_last)
     average = net.MarkNet().eval().to(memory_format=torch.channels_last)
     average.load_state_dict(model.state_dict())
