@@ -36,7 +36,7 @@ mod xiph;
 mod xmp;
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use crate::report::{Evidence, Label, Seen};
@@ -176,7 +176,15 @@ pub fn inspect_with(path: &Path, options: &InspectOptions) -> Result<Findings, I
 /// # Errors
 /// Never for bytes in memory; the type is that of [`std::io::Read`].
 pub fn inspect_bytes(bytes: &[u8]) -> io::Result<Findings> {
-    let (container, mut out) = read(&mut io::Cursor::new(bytes))?;
+    inspect_stream(&mut io::Cursor::new(bytes))
+}
+
+/// The same over whatever can be read and sought in, without a verifier.
+///
+/// # Errors
+/// Those of `stream`.
+pub fn inspect_stream(stream: &mut (impl Read + Seek)) -> io::Result<Findings> {
+    let (container, mut out) = read(stream)?;
     if out.wants_c2pa() {
         out.c2pa_answer(Err(NotVerified::NotAsked), false);
     }

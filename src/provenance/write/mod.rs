@@ -23,11 +23,11 @@ mod xiph;
 mod xmp;
 
 use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use super::input::{Input, Stop};
-use super::{Findings, InspectError, aigc, inspect};
+use super::input::{Input, Source, Stop};
+use super::{Findings, InspectError, aigc, inspect, inspect_bytes};
 use crate::report::{Label, LabelVerdict};
 
 /// The fields that a producer writes.
@@ -115,10 +115,24 @@ pub fn add(
     let text = json::label(producer, None);
     compliant(&text)?;
     let before = look(input, output, options)?;
-    if let Some(label) = labels(&before).next() {
-        return Err(WriteError::Labelled { path: input.to_owned(), place: label.place.clone() });
-    }
+    unlabelled(input, &before)?;
     write(input, output, &before, &Change::Add(&text), &text, options)
+}
+
+/// [`add`] over bytes in memory: the bytes of the output. For tests and fuzzing.
+///
+/// # Errors
+/// As [`add`].
+pub fn add_bytes(
+    bytes: &[u8],
+    producer: &Producer<'_>,
+    options: WriteOptions,
+) -> Result<Vec<u8>, WriteError> {
+    let text = json::label(producer, None);
+    compliant(&text)?;
+    let (path, before) = look_at_bytes(bytes, options)?;
+    unlabelled(path, &before)?;
+    write_bytes(path, bytes, &before, &Change::Add(&text), &text)
 }
 
 /// Adds propagation elements to the label that is there, whose other fields stay as they are.
@@ -136,10 +150,37 @@ pub fn propagate(
     unlabelled: Option<&Producer<'_>>,
     options: WriteOptions,
 ) -> Result<Written, WriteError> {
+    may_propagate(propagator, unlabelled)?;
+    let before = look(input, output, options)?;
+    let (expected, change) = propagation(input, &before, propagator, unlabelled)?;
+    write(input, output, &before, &change.change(&expected, propagator), &expected, options)
+}
+
+/// [`propagate`] over bytes in memory: the bytes of the output. For tests and fuzzing.
+///
+/// # Errors
+/// As [`propagate`].
+pub fn propagate_bytes(
+    bytes: &[u8],
+    propagator: &Propagator<'_>,
+    unlabelled: Option<&Producer<'_>>,
+    options: WriteOptions,
+) -> Result<Vec<u8>, WriteError> {
+    may_propagate(propagator, unlabelled)?;
+    let (path, before) = look_at_bytes(bytes, options)?;
+    let (expected, change) = propagation(path, &before, propagator, unlabelled)?;
+    write_bytes(path, bytes, &before, &change.change(&expected, propagator), &expected)
+}
+
+/// What is wrong with the arguments is told before the file is looked at.
+fn may_propagate(
+    propagator: &Propagator<'_>,
+    unlabelled: Option<&Producer<'_>>,
+) -> Result<(), WriteError> {
     if propagator.code.is_empty() || propagator.id.is_empty() {
         return Err(WriteError::Value("ContentPropagator and PropagateID are needed".to_owned()));
     }
-    // Judged in a label of its own first: what is wrong with the arguments is not the file's.
+    // Judged in a label of its own.
     let sample =
         Producer { label: "1", code: "001100000000000000000000000", id: "0", reserved: "" };
     compliant(&json::label(unlabelled.unwrap_or(&sample), Some(propagator)))?;
@@ -147,28 +188,51 @@ pub fn propagate(
         let why = "Label 1 is the producer's to write; a platform's own finding is 2 or 3";
         return Err(WriteError::Value(why.to_owned()));
     }
-    let before = look(input, output, options)?;
-    let Some(old) = labels(&before).next() else {
-        let Some(producer) = unlabelled else { return Err(WriteError::NoLabel(input.to_owned())) };
-        let text = json::label(producer, Some(propagator));
-        return write(input, output, &before, &Change::Add(&text), &text, options);
+    Ok(())
+}
+
+/// How propagation elements come into a file.
+enum Propagation {
+    /// With a label of the platform's own.
+    Add,
+    /// Into the label that is there.
+    Change,
+}
+
+impl Propagation {
+    fn change<'a>(&self, text: &'a str, propagator: &'a Propagator<'a>) -> Change<'a> {
+        match self {
+            Self::Add => Change::Add(text),
+            Self::Change => Change::Propagate(propagator),
+        }
+    }
+}
+
+/// The text of the label that is to be there afterwards, and how it gets there.
+fn propagation(
+    input: &Path,
+    before: &Findings,
+    propagator: &Propagator<'_>,
+    unlabelled: Option<&Producer<'_>>,
+) -> Result<(String, Propagation), WriteError> {
+    let path = input.to_owned();
+    let Some(old) = labels(before).next() else {
+        let Some(producer) = unlabelled else { return Err(WriteError::NoLabel(path)) };
+        return Ok((json::label(producer, Some(propagator)), Propagation::Add));
     };
-    let (path, place) = (input.to_owned(), old.place.clone());
+    let place = old.place.clone();
     if unlabelled.is_some() {
         return Err(WriteError::Labelled { path, place });
     }
     if old.verdict != LabelVerdict::Compliant {
-        return Err(WriteError::Noncompliant {
-            path,
-            place,
-            deviations: old.deviations.join(", "),
-        });
+        let deviations = old.deviations.join(", ");
+        return Err(WriteError::Noncompliant { path, place, deviations });
     }
     let Some(expected) = json::propagated(&old.content, propagator) else {
         let what = format!("the label at {place} cannot be understood well enough to change it");
         return Err(WriteError::Structure { path, what });
     };
-    write(input, output, &before, &Change::Propagate(propagator), &expected, options)
+    Ok((expected, Propagation::Change))
 }
 
 /// Every AIGC label that a file holds.
@@ -203,10 +267,37 @@ fn look(input: &Path, output: &Path, options: WriteOptions) -> Result<Findings, 
     if !options.force && std::fs::symlink_metadata(output).is_ok() {
         return Err(WriteError::Exists(output.to_owned()));
     }
+    unsigned(input, &found, options)?;
+    Ok(found)
+}
+
+/// The same of bytes in memory, with the name that messages give them.
+fn look_at_bytes(
+    bytes: &[u8],
+    options: WriteOptions,
+) -> Result<(&'static Path, Findings), WriteError> {
+    let path = Path::new("bytes in memory");
+    let found = inspect_bytes(bytes)
+        .map_err(|source| InspectError::Io { path: path.to_owned(), source })?;
+    unsigned(path, &found, options)?;
+    Ok((path, found))
+}
+
+fn unsigned(input: &Path, found: &Findings, options: WriteOptions) -> Result<(), WriteError> {
     if !options.break_c2pa && found.labels.iter().any(|l| l.system == "c2pa") {
         return Err(WriteError::C2pa(input.to_owned()));
     }
-    Ok(found)
+    Ok(())
+}
+
+/// No second label is added to a file that has one.
+fn unlabelled(input: &Path, found: &Findings) -> Result<(), WriteError> {
+    match labels(found).next() {
+        Some(label) => {
+            Err(WriteError::Labelled { path: input.to_owned(), place: label.place.clone() })
+        }
+        None => Ok(()),
+    }
 }
 
 /// What is to be written.
@@ -290,7 +381,7 @@ impl Plan {
     }
 
     /// Copies `from` (of `len` bytes) into `to` with the changes made.
-    fn apply(mut self, from: &mut File, len: u64, to: &mut File) -> io::Result<()> {
+    fn apply(mut self, from: &mut dyn Source, len: u64, to: &mut dyn Write) -> io::Result<()> {
         // Stable, so that what is inserted at one place keeps its order.
         self.0.sort_by_key(|edit| edit.at);
         let mut at = 0;
@@ -307,7 +398,7 @@ impl Plan {
     }
 }
 
-fn copy(from: &mut File, at: u64, len: u64, to: &mut File) -> io::Result<()> {
+fn copy(from: &mut dyn Source, at: u64, len: u64, to: &mut dyn Write) -> io::Result<()> {
     from.seek(SeekFrom::Start(at))?;
     if io::copy(&mut from.take(len), to)? == len {
         Ok(())
@@ -337,14 +428,13 @@ fn plan(
     })
 }
 
-fn write(
+/// The changes that `change` asks for, with the container's name.
+fn planned(
     input: &Path,
-    output: &Path,
+    source: &mut dyn Source,
     before: &Findings,
     change: &Change<'_>,
-    expected: &str,
-    options: WriteOptions,
-) -> Result<Written, WriteError> {
+) -> Result<(&'static str, Plan), WriteError> {
     let path = || input.to_owned();
     let unwritable =
         |container: &str| WriteError::Container { path: path(), container: container.to_owned() };
@@ -355,17 +445,27 @@ fn write(
         return Err(WriteError::Structure { path: path(), what: what.clone() });
     }
     let failed = |what| move |source| WriteError::Io { path: path(), what, source };
+    let mut source = Input::unbounded(source).map_err(failed("cannot be read"))?;
+    match plan(container, &mut source, change) {
+        None => Err(unwritable(named(container))),
+        Some(Err(Refusal::Io(error))) => Err(failed("cannot be read")(error)),
+        Some(Err(Refusal::What(what))) => Err(WriteError::Structure { path: path(), what }),
+        Some(Ok(plan)) => Ok((container, plan)),
+    }
+}
+
+fn write(
+    input: &Path,
+    output: &Path,
+    before: &Findings,
+    change: &Change<'_>,
+    expected: &str,
+    options: WriteOptions,
+) -> Result<Written, WriteError> {
+    let failed = |what| move |source| WriteError::Io { path: input.to_owned(), what, source };
     let mut file = File::open(input).map_err(failed("cannot be read"))?;
-    let mut source = Input::unbounded(&mut file).map_err(failed("cannot be read"))?;
-    let len = source.len();
-    let plan = match plan(container, &mut source, change) {
-        None => return Err(unwritable(named(container))),
-        Some(Err(Refusal::Io(error))) => return Err(failed("cannot be read")(error)),
-        Some(Err(Refusal::What(what))) => {
-            return Err(WriteError::Structure { path: path(), what });
-        }
-        Some(Ok(plan)) => plan,
-    };
+    let (container, plan) = planned(input, &mut file, before, change)?;
+    let len = file.metadata().map_err(failed("cannot be read"))?.len();
 
     let failed = |what| move |source| WriteError::Io { path: output.to_owned(), what, source };
     let folder = match output.parent() {
@@ -384,7 +484,9 @@ fn write(
     plan.apply(&mut file, len, part.as_file_mut())
         .and_then(|()| part.as_file().sync_all())
         .map_err(failed("cannot be written"))?;
-    let label = confirm(part.path(), container, before, expected)
+    let label = inspect(part.path())
+        .map_err(|error| error.to_string())
+        .and_then(|after| confirm(&after, container, before, expected))
         .map_err(|what| WriteError::Unconfirmed { path: output.to_owned(), what })?;
     let persisted =
         if options.force { part.persist(output) } else { part.persist_noclobber(output) };
@@ -395,6 +497,26 @@ fn write(
         }
         Err(e) => Err(failed("cannot be given its name")(e.error)),
     }
+}
+
+/// [`write()`] over bytes in memory.
+fn write_bytes(
+    path: &Path,
+    bytes: &[u8],
+    before: &Findings,
+    change: &Change<'_>,
+    expected: &str,
+) -> Result<Vec<u8>, WriteError> {
+    let failed = |what| move |source| WriteError::Io { path: path.to_owned(), what, source };
+    let mut source = io::Cursor::new(bytes);
+    let (container, plan) = planned(path, &mut source, before, change)?;
+    let mut output = Vec::new();
+    plan.apply(&mut source, bytes.len() as u64, &mut output)
+        .map_err(failed("cannot be written"))?;
+    let after = inspect_bytes(&output).map_err(failed("cannot be read back"))?;
+    confirm(&after, container, before, expected)
+        .map_err(|what| WriteError::Unconfirmed { path: path.to_owned(), what })?;
+    Ok(output)
 }
 
 /// A container's name for people.
@@ -419,19 +541,18 @@ fn named(container: &'static str) -> &'static str {
 
 /// Reads the result: one compliant label with the fields of `expected`, and all that was said before.
 fn confirm(
-    path: &Path,
+    after: &Findings,
     container: &str,
     before: &Findings,
     expected: &str,
 ) -> Result<Label, String> {
-    let after = inspect(path).map_err(|error| error.to_string())?;
     if after.container != Some(container) {
         return Err(format!("it reads as {:?}", after.container));
     }
     if let Some(what) = after.unread.first() {
         return Err(what.clone());
     }
-    let mut found = labels(&after);
+    let mut found = labels(after);
     let label = match (found.next(), found.next()) {
         (Some(label), None) => label,
         (first, _) => {
@@ -461,7 +582,7 @@ fn confirm(
         said.sort();
         said
     };
-    if said(before) != said(&after) {
+    if said(before) != said(after) {
         return Err("other labels are not what they were".to_owned());
     }
     Ok(label.clone())

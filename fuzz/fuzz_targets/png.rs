@@ -1,0 +1,8 @@
+//! PNG.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| -> libfuzzer_sys::Corpus {
+    veriscope_fuzz::inspect(data, &["png"])
+});

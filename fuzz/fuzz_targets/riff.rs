@@ -1,0 +1,8 @@
+//! WAV, RF64, AVI and WebP.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| -> libfuzzer_sys::Corpus {
+    veriscope_fuzz::inspect(data, &["riff"])
+});
