@@ -190,7 +190,7 @@ fn decode(
     let mut faces = Faces::new(client.clone(), judging);
     let mut voices: BTreeMap<usize, Voice> = BTreeMap::new();
     let mut rhythms: BTreeMap<usize, Rhythm> = BTreeMap::new();
-    let mut pictures = findings.is_some().then(|| Pictures::new(still));
+    let mut pictures = findings.is_some().then(|| Pictures::new(client.clone(), still));
     let mut watermarks = Vec::new();
     let mut looked_at = false;
     let mut faults = Vec::new();
@@ -213,7 +213,7 @@ fn decode(
             Event::Frame(frame) => {
                 observer.progress(path, frame.time_ms, info.duration_ms);
                 if let Some(pictures) = &mut pictures {
-                    pictures.push(&frame);
+                    pictures.push(&frame)?;
                     if still && !looked_at {
                         let mark = watermark::dwt_dct(&frame.rgb, frame.width, frame.height);
                         watermarks.extend(mark);
@@ -282,7 +282,10 @@ fn decode(
         return Ok(false);
     }
     // What was decoded before a fault is judged all the same.
-    let drained = faces.drain().and_then(|()| voices.values_mut().try_for_each(Voice::drain));
+    let drained = faces
+        .drain()
+        .and_then(|()| voices.values_mut().try_for_each(Voice::drain))
+        .and_then(|()| pictures.as_mut().map_or(Ok(()), Pictures::drain));
     if let Some(e) = broken.or(drained.err()) {
         return Err(Failure {
             code: "inference_error".to_owned(),
@@ -300,9 +303,13 @@ fn decode(
         let mut labels: Vec<Label> = rhythms.into_values().flat_map(Rhythm::finish).collect();
         if let (Some(pictures), Some(reader)) = (pictures, &engine.reader) {
             let clock = Instant::now();
-            let (read, unread) = read_text(pictures, reader, looked_at, info.duration_ms);
-            labels.extend(read);
-            report.reasons.extend(unread);
+            let judging = engine.networks().mark_finder().map(|finder| finder.judging);
+            let found = pictures.finish(reader.as_ref().ok(), judging, info.duration_ms);
+            if looked_at {
+                report.reasons.extend(not_read(reader, found.failed));
+            }
+            labels.extend(found.labels);
+            findings.strip_evidence.extend(found.erased);
             report.timings.text_ms = clock.elapsed().as_millis() as u64;
         }
         // Last: whether a watermark stands alone depends on what else is there.
@@ -373,30 +380,17 @@ fn decode(
     Ok(true)
 }
 
-/// The labels that can be read in the pictures, and why some may be missing.
-fn read_text(
-    pictures: Pictures,
-    reader: &Result<Tesseract, String>,
-    looked_at: bool,
-    duration_ms: Option<i64>,
-) -> (Vec<Label>, Option<Reason>) {
-    if !looked_at {
-        return (Vec::new(), None);
-    }
-    let reader = match reader {
-        Ok(reader) => reader,
-        Err(why) => {
-            return (Vec::new(), Some(Reason::new(ReasonCode::TextNotRead, why.clone())));
+/// Why labels that stand in the pictures as text may be missing.
+fn not_read(reader: &Result<Tesseract, String>, failed: Option<String>) -> Option<Reason> {
+    use ReasonCode::{TextNotRead, TextReaderFailed};
+    match reader {
+        Err(why) => Some(Reason::new(TextNotRead, why.clone())),
+        Ok(_) if failed.is_some() => {
+            failed.map(|why| Reason::new(TextReaderFailed, format!("tesseract: {why}")))
         }
-    };
-    match pictures.finish(reader, duration_ms) {
-        Ok(labels) => {
-            let lacks = reader.lacks.as_ref().map(|lacks| format!("read without {lacks}"));
-            (labels, lacks.map(|lacks| Reason::new(ReasonCode::TextNotRead, lacks)))
-        }
-        Err(why) => {
-            let why = format!("tesseract: {why}");
-            (Vec::new(), Some(Reason::new(ReasonCode::TextReaderFailed, why)))
+        Ok(reader) => {
+            let lacks = reader.lacks.as_ref()?;
+            Some(Reason::new(TextNotRead, format!("read without {lacks}")))
         }
     }
 }

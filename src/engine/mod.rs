@@ -236,8 +236,6 @@ impl Engine {
         let found = match options.device {
             DeviceChoice::Cpu => None,
             DeviceChoice::Cuda(ordinal) => Some(start(ordinal)?),
-            // No network, nothing to start.
-            DeviceChoice::Auto if options.detectors == [DetectorKind::LabelStrip] => None,
             DeviceChoice::Auto => match start(0) {
                 Ok(found) => Some(found),
                 // What was never meant to run on a GPU need not say that it does not.

@@ -6,15 +6,18 @@ use crate::{
     detect::{
         Detector, Tiers,
         face_swap::{FaceCrop, FaceScore, FaceSwap, Look},
+        marks::{self, MarkFinder},
         voice_clone::{VoiceClone, VoiceScore},
     },
     face::{Face, Rect, crop, detect::MIN_CONFIDENCE, resample::Picture},
     models::{
+        mark_net::{Input, Marks},
         silero_vad::{SileroVad, VadState},
         speaker_encoder::{Embedding, SpeakerEncoder},
         weights::{WeightStore, WeightsError},
         yunet::{RawFace, YuNet},
     },
+    nn::sigmoid,
     report::DetectorKind,
     speech,
 };
@@ -35,6 +38,7 @@ pub struct Networks {
     activity: Option<SileroVad>,
     clone: Option<VoiceClone>,
     speaker: Option<SpeakerEncoder>,
+    marks: Option<MarkFinder>,
 }
 
 impl Networks {
@@ -46,6 +50,7 @@ impl Networks {
     ) -> std::result::Result<Self, WeightsError> {
         let faces = detectors.contains(&DetectorKind::FaceSwap);
         let voices = detectors.contains(&DetectorKind::VoiceClone);
+        let labels = detectors.contains(&DetectorKind::LabelStrip);
         Ok(Self {
             device: device.clone(),
             detect: faces.then(|| YuNet::new(&store.load(YUNET, device)?)).transpose()?,
@@ -59,6 +64,7 @@ impl Networks {
             speaker: voices
                 .then(|| SpeakerEncoder::new(&store.load(SPEAKER_ENCODER, device)?))
                 .transpose()?,
+            marks: labels.then(|| MarkFinder::load(store, device)).transpose()?,
         })
     }
 
@@ -70,6 +76,7 @@ impl Networks {
         names.extend(self.activity.as_ref().map(|_| SILERO_VAD));
         names.extend(self.clone.iter().flat_map(VoiceClone::all_weights));
         names.extend(self.speaker.as_ref().map(|_| SPEAKER_ENCODER));
+        names.extend(self.marks.as_ref().map(|_| marks::WEIGHTS));
         names
     }
 
@@ -79,6 +86,15 @@ impl Networks {
 
     pub fn voice_clone(&self) -> Option<&VoiceClone> {
         self.clone.as_ref()
+    }
+
+    pub fn mark_finder(&self) -> Option<&MarkFinder> {
+        self.marks.as_ref()
+    }
+
+    /// Where marks are and were, in pictures of one size.
+    pub fn marks(&self, pictures: &[Input]) -> Result<Vec<Marks>> {
+        self.marks.as_ref().ok_or_else(not_loaded)?.look(pictures)
     }
 
     /// Searches pictures of one size, RGB, width and height multiples of 32.
@@ -211,6 +227,16 @@ pub fn self_test(
         let waves: Vec<Vec<f32>> = (0..3).map(wave).collect();
         let run = |networks: &Networks| Ok(networks.speakers(&waves)?.concat());
         judge(SPEAKER_ENCODER, run(ours).and_then(|a| in_pairs(a, run(reference)?)))?;
+    }
+    if reference.marks.is_some() {
+        let (w, h) = (160, 96);
+        let pictures: Vec<Input> =
+            (0..3).filter_map(|i| Input::new(&picture(i, w, h), w, h)).collect();
+        let run = |networks: &Networks| -> Result<Vec<f32>> {
+            let cells = networks.marks(&pictures)?.into_iter().flat_map(|m| [m.erased, m.present]);
+            Ok(cells.flatten().map(sigmoid).collect())
+        };
+        judge(marks::WEIGHTS, run(ours).and_then(|a| in_pairs(a, run(reference)?)))?;
     }
     Ok(all)
 }
@@ -348,6 +374,7 @@ mod tests {
             ("silero-vad", DetectorKind::VoiceClone),
             ("voice-clone-fast", DetectorKind::VoiceClone),
             ("speaker-encoder", DetectorKind::VoiceClone),
+            ("label-strip-marks", DetectorKind::LabelStrip),
         ] {
             let wrong = altered(&store, folder.path(), name);
             let wrong = Networks::load(&wrong, &Device::Cpu, &[kind], Tier::Fast.into()).unwrap();

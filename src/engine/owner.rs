@@ -17,7 +17,11 @@ use crate::{
         voice_clone::VoiceScore,
     },
     face::Face,
-    models::{silero_vad::VadState, speaker_encoder::Embedding},
+    models::{
+        mark_net::{Input, Marks},
+        silero_vad::VadState,
+        speaker_encoder::Embedding,
+    },
 };
 
 /// Requests that wait before those who ask have to wait themselves.
@@ -63,6 +67,10 @@ enum Request {
         waves: Vec<Vec<f32>>,
         reply: Sender<Answer<Vec<VoiceScore>>>,
     },
+    Marks {
+        picture: Box<Input>,
+        reply: Sender<Answer<Vec<Marks>>>,
+    },
     /// Of one length.
     Speaker {
         waves: Vec<Vec<f32>>,
@@ -88,6 +96,11 @@ impl Client {
 
     pub fn swap(&self, crops: Vec<FaceCrop>) -> Ticket<Vec<FaceScore>> {
         self.ask(|reply| Request::Swap { crops, reply })
+    }
+
+    /// Where marks are and were: one answer.
+    pub fn marks(&self, picture: Input) -> Ticket<Vec<Marks>> {
+        self.ask(|reply| Request::Marks { picture: Box::new(picture), reply })
     }
 
     pub fn activity(&self, samples: Vec<f32>, state: Box<VadState>) -> Ticket<Heard> {
@@ -159,6 +172,20 @@ fn run_oldest(runner: &Runner<Networks>, waiting: &mut VecDeque<Request>) {
             for (reply, answer) in replies.into_iter().zip(answers) {
                 let _ = reply.send(answer.and_then(|mut found| found.pop().ok_or_else(unanswered)));
             }
+        }
+        Some(Request::Marks { picture, reply }) => {
+            let (w, h) = (picture.width, picture.height);
+            let room = (BATCH_PIXELS / (w * h).max(1)).max(1) - 1;
+            let (mut pictures, mut parts) = (vec![*picture], vec![(1, reply)]);
+            take_like(waiting, room, |request| match request {
+                Request::Marks { picture, reply } if (picture.width, picture.height) == (w, h) => {
+                    pictures.push(*picture);
+                    parts.push((1, reply));
+                    Ok(1)
+                }
+                other => Err(other),
+            });
+            share(parts, |parts| runner.run(Kind::Marks, &pictures, parts, w * h, Networks::marks));
         }
         Some(Request::Swap { crops, reply }) => {
             let (windows, parts) =

@@ -1,7 +1,12 @@
 //! One file's pictures as bearers of labels: which of them are looked at, and for how long a label
 //! is seen.
 
+use super::owner::{Client, InferenceError, Ticket};
 use crate::{
+    detect::{
+        label_strip,
+        marks::{self, Judging},
+    },
     explicit::{
         grey::{Grey, Rect},
         lines::{self, Line, Page, Zone},
@@ -9,7 +14,8 @@ use crate::{
         tesseract::{MAX_PAGES, Tesseract, Word},
     },
     media::Frame,
-    report::{Label, LabelVerdict, Region, Seen},
+    models::mark_net::{Input, Marks},
+    report::{Evidence, Label, LabelVerdict, Region, Seen},
 };
 
 /// The first pictures, where a label has to be by the rule: how far they go, and the time between two,
@@ -39,13 +45,47 @@ const CONFIDENCE: f32 = 20.0;
 /// Stretches of time of one label that are told apart.
 const STRETCHES: usize = 8;
 
+/// Pictures whose logits are averaged at most: the same mark over another ground each time.
+const TOGETHER: usize = 8;
+/// From this overlap (intersection over union) on, regions of neighbouring stretches are one.
+const SAME: f32 = 0.3;
+/// Regions that are reported, the strongest.
+const MOST_ERASED: usize = 8;
+/// Logits of the network's second channel: where it sees no mark, no text is read.
+const PRESENT_CELLS: (f32, f32) = (-2.0, -1.0);
+/// Of a line's box that must lie in such a region.
+const COVERED: f32 = 0.3;
+
 struct Sample {
     time_ms: i64,
     grey: Grey,
+    marks: Option<Marks>,
 }
 
-/// Collects the pictures of one file.
+/// What the pictures of a file say of labels.
+#[derive(Default)]
+pub struct Found {
+    pub labels: Vec<Label>,
+    /// Where a mark was erased.
+    pub erased: Vec<Evidence>,
+    /// Why text was not read: the program failed.
+    pub failed: Option<String>,
+}
+
+/// A region in which the network sees that something was erased.
+struct Erased {
+    rect: Rect,
+    score: f32,
+    start_ms: i64,
+    end_ms: i64,
+}
+
+/// Collects the pictures of one file, and asks the network about each as it comes.
 pub struct Pictures {
+    client: Client,
+    /// The network's answer for the last sample of the start, or of the rest, that was asked for.
+    waiting: Option<(i64, Ticket<Vec<Marks>>)>,
+    last_asked_ms: Option<i64>,
     still: bool,
     /// The stream that is looked at: the first that shows a picture.
     stream: Option<usize>,
@@ -78,8 +118,11 @@ fn factor(width: usize, height: usize) -> usize {
 }
 
 impl Pictures {
-    pub fn new(still: bool) -> Self {
+    pub fn new(client: Client, still: bool) -> Self {
         Self {
+            client,
+            waiting: None,
+            last_asked_ms: None,
             still,
             stream: None,
             size: (0, 0),
@@ -90,10 +133,11 @@ impl Pictures {
         }
     }
 
-    /// The next picture in order of time. Most are passed over.
-    pub fn push(&mut self, frame: &Frame) {
+    /// The next picture in order of time. Most are passed over. Waits where the network is still at
+    /// work on an earlier one.
+    pub fn push(&mut self, frame: &Frame) -> Result<(), InferenceError> {
         if self.still && self.stream.is_some() || self.stream.is_some_and(|s| s != frame.stream) {
-            return;
+            return Ok(());
         }
         if self.stream.is_none() {
             self.stream = Some(frame.stream);
@@ -101,7 +145,7 @@ impl Pictures {
             self.factor = factor(frame.width, frame.height);
         } else if self.size != (frame.width, frame.height) {
             // A video whose size changes on its way: what has another size is not compared.
-            return;
+            return Ok(());
         }
         let due = |samples: &[Sample], step: i64| {
             samples.last().is_none_or(|last| frame.time_ms - last.time_ms >= step)
@@ -112,19 +156,27 @@ impl Pictures {
             last.is_none_or(|last| frame.time_ms - last.time_ms >= self.step_ms)
         };
         if !start && !spread {
-            return;
+            return Ok(());
         }
         let Some(grey) = Grey::of(&frame.rgb, frame.width, frame.height, self.factor) else {
-            return;
+            return Ok(());
         };
+        self.drain()?;
+        if self.last_asked_ms.is_none_or(|last| frame.time_ms - last >= self.step_ms)
+            && let Some(input) = Input::new(&frame.rgb, frame.width, frame.height)
+        {
+            self.last_asked_ms = Some(frame.time_ms);
+            self.waiting = Some((frame.time_ms, self.client.marks(input)));
+        }
         let most = (BYTES / grey.pixels.len().max(1)).clamp(4, MOST);
-        let sample = Sample { time_ms: frame.time_ms, grey };
+        let sample = Sample { time_ms: frame.time_ms, grey, marks: None };
         if start {
             self.start.push(sample);
-            return;
+            return Ok(());
         }
         self.spread.push(sample);
         if self.spread.len() > most {
+            self.drain()?;
             let mut number = 0;
             self.spread.retain(|_| {
                 number += 1;
@@ -132,23 +184,48 @@ impl Pictures {
             });
             self.step_ms *= 2;
         }
+        Ok(())
+    }
+
+    /// Waits for the network's answer that is still out.
+    pub fn drain(&mut self) -> Result<(), InferenceError> {
+        let Some((time_ms, ticket)) = self.waiting.take() else { return Ok(()) };
+        let marks = ticket.wait()?.pop();
+        let mut samples = self.spread.iter_mut().rev().chain(self.start.iter_mut().rev());
+        if let Some(sample) = samples.find(|s| s.time_ms == time_ms) {
+            sample.marks = marks;
+        }
+        Ok(())
+    }
+
+    /// Labels that can be read, where there is something to read with, and regions in which a mark was
+    /// erased; both in order of time. [`Self::drain`] comes first.
+    pub fn finish(
+        self,
+        reader: Option<&Tesseract>,
+        judging: Option<Judging>,
+        duration_ms: Option<i64>,
+    ) -> Found {
+        let mut found = Found::default();
+        if let Some(judging) = judging {
+            found.erased = self.erased(judging, duration_ms);
+        }
+        match reader.map_or(Ok(Vec::new()), |reader| self.labels(reader, duration_ms)) {
+            Ok(labels) => found.labels = labels,
+            Err(why) => found.failed = Some(why),
+        }
+        found
     }
 
     /// The labels that can be read, in order of time.
-    ///
-    /// # Errors
-    /// One sentence, where the program that reads failed.
-    pub fn finish(
-        self,
-        reader: &Tesseract,
-        duration_ms: Option<i64>,
-    ) -> Result<Vec<Label>, String> {
+    fn labels(&self, reader: &Tesseract, duration_ms: Option<i64>) -> Result<Vec<Label>, String> {
         let samples: Vec<&Sample> = self.start.iter().chain(&self.spread).collect();
         let Some(first) = samples.first() else { return Ok(Vec::new()) };
         let mut labels = Vec::new();
+        let gate = |samples: &[&Sample]| self.gate(samples);
         if self.still {
-            let looks = [(&first.grey, Zone::Edge)];
-            for find in read(reader, &looks)? {
+            let looks = [(&first.grey, Zone::Edge, gate(&samples))];
+            for find in read(reader, &looks, self.factor)? {
                 labels.push(self.label(&find, None, duration_ms));
             }
             return Ok(labels);
@@ -157,18 +234,29 @@ impl Pictures {
         let start: Vec<&Grey> = self.start.iter().map(|s| &s.grey).collect();
         let (all_mean, start_mean) = (mean(&all), mean(&start));
         // What stands still while the picture moves stands out of the mean.
-        let mut looks = vec![(&first.grey, Zone::Everywhere)];
-        looks.extend(start_mean.as_ref().filter(|_| start.len() > 1).map(|m| (m, Zone::Edge)));
-        looks
-            .extend(all_mean.as_ref().filter(|_| all.len() > start.len()).map(|m| (m, Zone::Edge)));
-        let mut finds = read(reader, &looks)?;
+        let starting: Vec<&Sample> = self.start.iter().collect();
+        let mut looks = vec![(&first.grey, Zone::Everywhere, gate(&samples[..1]))];
+        looks.extend(
+            start_mean
+                .as_ref()
+                .filter(|_| start.len() > 1)
+                .map(|m| (m, Zone::Edge, gate(&starting))),
+        );
+        looks.extend(
+            all_mean
+                .as_ref()
+                .filter(|_| all.len() > start.len())
+                .map(|m| (m, Zone::Edge, gate(&samples))),
+        );
+        let mut finds = read(reader, &looks, self.factor)?;
         if finds.is_empty() && all.len() > 1 {
             // A label that moves, or comes later.
             let at = |i: usize| (i + 1) * (all.len() - 1) / SINGLES;
             let mut singles: Vec<usize> = (0..SINGLES).map(at).filter(|i| *i > 0).collect();
             singles.dedup();
-            looks = singles.iter().map(|i| (all[*i], Zone::Edge)).collect();
-            finds = read(reader, &looks)?;
+            let single = |i: &usize| (all[*i], Zone::Edge, gate(&samples[*i..=*i]));
+            looks = singles.iter().map(single).collect();
+            finds = read(reader, &looks, self.factor)?;
         }
         for find in finds {
             let shown = presence(&find, looks[find.look].0, &all);
@@ -179,6 +267,78 @@ impl Pictures {
         }
         labels.sort_by_key(|l| (l.seen.start_ms, l.seen.region.map(|r| (r.y, r.x))));
         Ok(labels)
+    }
+
+    /// Where the network sees marks in the mean of these pictures; none where it saw none of them.
+    fn gate(&self, samples: &[&Sample]) -> Option<Vec<Rect>> {
+        let all: Vec<&Marks> = samples.iter().filter_map(|s| s.marks.as_ref()).collect();
+        let mean = marks::mean(&all)?;
+        let (width, height) = self.size;
+        let regions = marks::regions(&mean.present, mean.columns, PRESENT_CELLS, self.size);
+        // A cell more on every side: a line's strokes may reach beyond.
+        let more = height.min(width) / 50;
+        Some(regions.into_iter().map(|r| r.rect.grown(more, width, height)).collect())
+    }
+
+    /// Where a mark was erased, and from when to when.
+    fn erased(&self, judging: Judging, duration_ms: Option<i64>) -> Vec<Evidence> {
+        let seen = self.start.iter().chain(&self.spread);
+        let seen: Vec<(i64, &Marks)> =
+            seen.filter_map(|s| Some((s.time_ms, s.marks.as_ref()?))).collect();
+        let mut found: Vec<Erased> = Vec::new();
+        let stretches = seen.len().div_ceil(TOGETHER).max(1);
+        let bound = |i: usize| i * seen.len() / stretches;
+        for stretch in 0..stretches {
+            let range = bound(stretch)..bound(stretch + 1);
+            let part = &seen[range.clone()];
+            let together: Vec<&Marks> = part.iter().map(|(_, marks)| *marks).collect();
+            let Some(mean) = marks::mean(&together) else { continue };
+            let limits = (judging.low, judging.high);
+            let mut new = Vec::new();
+            for region in marks::regions(&mean.erased, mean.columns, limits, self.size) {
+                // It may have been there only for a part.
+                let (width, height) = self.size;
+                let there = |marks: &Marks| {
+                    marks::inside(&marks.erased, marks.columns, region.rect, width, height)
+                        >= judging.low
+                };
+                let first = together.iter().position(|m| there(m)).unwrap_or(0);
+                let last = together.iter().rposition(|m| there(m)).unwrap_or(part.len() - 1);
+                let (from, to) = (range.start + first, range.start + last);
+                let end = seen.get(to + 1).map(|(time, _)| *time).or(duration_ms);
+                let start_ms = if from == 0 { 0 } else { seen[from].0 };
+                let end_ms = end.unwrap_or(seen[to].0).max(start_ms);
+                new.push(Erased { rect: region.rect, score: region.score, start_ms, end_ms });
+            }
+            for region in new {
+                let goes_on = |e: &&mut Erased| {
+                    e.end_ms == region.start_ms && e.rect.iou(&region.rect) >= SAME
+                };
+                match found.iter_mut().find(goes_on) {
+                    Some(before) => {
+                        before.end_ms = region.end_ms;
+                        before.score = before.score.max(region.score);
+                    }
+                    None => found.push(region),
+                }
+            }
+        }
+        found.sort_by(|a, b| b.score.total_cmp(&a.score));
+        found.truncate(MOST_ERASED);
+        found.sort_by_key(|e| (e.start_ms, e.rect.y, e.rect.x));
+        let evidence = |erased: Erased| {
+            let Rect { x, y, w, h } = erased.rect;
+            let region = Region { x: x as u32, y: y as u32, w: w as u32, h: h as u32 };
+            let time = |at: i64| (!self.still).then_some(at);
+            let seen = Seen {
+                region: Some(region),
+                start_ms: time(erased.start_ms),
+                end_ms: time(erased.end_ms),
+            };
+            let place = if self.still { "picture" } else { "pictures" };
+            label_strip::erased_mark(place, judging.a * erased.score + judging.b, seen)
+        };
+        found.into_iter().filter_map(evidence).collect()
     }
 
     fn label(&self, find: &Find, time: Option<(i64, i64)>, duration_ms: Option<i64>) -> Label {
@@ -212,11 +372,26 @@ impl Pictures {
     }
 }
 
-/// Reads the lines of some pictures; each place once.
-fn read(reader: &Tesseract, looks: &[(&Grey, Zone)]) -> Result<Vec<Find>, String> {
+/// A picture that is read: where lines are looked for, and where the network sees marks, in pixels as
+/// decoded, if it was asked.
+type Look<'a> = (&'a Grey, Zone, Option<Vec<Rect>>);
+
+/// Reads the lines of some pictures, which are `factor` times smaller than decoded; each place once.
+fn read(reader: &Tesseract, looks: &[Look<'_>], factor: usize) -> Result<Vec<Find>, String> {
     let mut open: Vec<(usize, Line)> = Vec::new();
-    for (look, (grey, zone)) in looks.iter().enumerate() {
-        open.extend(lines::find(grey, *zone, LINES).into_iter().map(|line| (look, line)));
+    for (look, (grey, zone, marks)) in looks.iter().enumerate() {
+        if marks.as_ref().is_some_and(Vec::is_empty) {
+            continue;
+        }
+        let marked = |line: &Line| {
+            let Rect { x, y, w, h } = line.rect;
+            let decoded = Rect { x: x * factor, y: y * factor, w: w * factor, h: h * factor };
+            let covers =
+                |mark: &Rect| mark.shared(&decoded) as f32 >= COVERED * decoded.area() as f32;
+            marks.as_ref().is_none_or(|marks| marks.iter().any(covers))
+        };
+        let lines = lines::find(grey, *zone, LINES).into_iter().filter(marked);
+        open.extend(lines.map(|line| (look, line)));
     }
     open.truncate(MAX_PAGES);
     let mut finds: Vec<Find> = Vec::new();
@@ -258,10 +433,7 @@ fn read(reader: &Tesseract, looks: &[(&Grey, Zone)]) -> Result<Vec<Find>, String
 
 /// The part of the smaller one that both have.
 fn overlap(a: &Rect, b: &Rect) -> f32 {
-    let along =
-        |a: usize, al: usize, b: usize, bl: usize| (a + al).min(b + bl).saturating_sub(a.max(b));
-    let both = along(a.x, a.w, b.x, b.w) * along(a.y, a.h, b.y, b.h);
-    both as f32 / (a.w * a.h).min(b.w * b.h).max(1) as f32
+    a.shared(b) as f32 / a.area().min(b.area()).max(1) as f32
 }
 
 /// The words of a line: a space only where Latin words meet.
@@ -370,6 +542,7 @@ fn stretches(times: &[i64], there: &[bool], duration_ms: Option<i64>) -> Vec<(i6
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::owner::queue;
 
     #[test]
     fn stretches_reach_to_the_next_picture_without_the_label() {
@@ -387,11 +560,15 @@ mod tests {
 
     #[test]
     fn a_long_video_keeps_few_pictures_evenly_spread() {
-        let mut pictures = Pictures::new(false);
+        // Pictures that are too long for the network, which is not what is tried here.
+        let (client, _inbox) = queue();
+        let mut pictures = Pictures::new(client, false);
+        let (width, height) = (140_000, 1);
+        let rgb = vec![9; width * height * 3];
+        let mut frame = Frame { stream: 0, time_ms: 0, width, height, rgb };
         for time_ms in (0..3_600_000).step_by(250) {
-            let frame =
-                Frame { stream: 0, time_ms, width: 64, height: 48, rgb: vec![9; 64 * 48 * 3] };
-            pictures.push(&frame);
+            frame.time_ms = time_ms;
+            pictures.push(&frame).unwrap();
         }
         assert_eq!(pictures.start.len(), 9);
         assert!((MOST / 2..=MOST).contains(&pictures.spread.len()), "{}", pictures.spread.len());

@@ -34,6 +34,7 @@ pub enum Kind {
     Activity = 2,
     Clone = 3,
     Speaker = 4,
+    Marks = 5,
 }
 
 impl Kind {
@@ -44,6 +45,7 @@ impl Kind {
             Self::Activity => "voice activity",
             Self::Clone => DetectorKind::VoiceClone.name(),
             Self::Speaker => "speaker encoder",
+            Self::Marks => "mark finder",
         }
     }
 }
@@ -55,7 +57,7 @@ pub struct Runner<B> {
     /// Why the accelerator was given up.
     lost: OnceLock<String>,
     /// What a batch may cost, by kind, in the units of the one who asks.
-    limits: [AtomicUsize; 5],
+    limits: [AtomicUsize; 6],
     told_of_memory: AtomicBool,
 }
 
@@ -65,7 +67,7 @@ impl<B> Runner<B> {
             cpu,
             accelerator,
             lost: OnceLock::new(),
-            limits: [const { AtomicUsize::new(usize::MAX) }; 5],
+            limits: [const { AtomicUsize::new(usize::MAX) }; 6],
             told_of_memory: AtomicBool::new(false),
         }
     }

@@ -18,14 +18,22 @@ pub struct Rect {
 }
 
 impl Rect {
-    /// Intersection over union.
-    pub fn iou(&self, other: &Self) -> f32 {
-        let overlap = |a: usize, al: usize, b: usize, bl: usize| {
+    pub fn area(&self) -> usize {
+        self.w * self.h
+    }
+
+    /// Pixels that both have.
+    pub fn shared(&self, other: &Self) -> usize {
+        let along = |a: usize, al: usize, b: usize, bl: usize| {
             (a + al).min(b + bl).saturating_sub(a.max(b))
         };
-        let both =
-            overlap(self.x, self.w, other.x, other.w) * overlap(self.y, self.h, other.y, other.h);
-        let all = self.w * self.h + other.w * other.h - both;
+        along(self.x, self.w, other.x, other.w) * along(self.y, self.h, other.y, other.h)
+    }
+
+    /// Intersection over union.
+    pub fn iou(&self, other: &Self) -> f32 {
+        let both = self.shared(other);
+        let all = self.area() + other.area() - both;
         if all == 0 { 0.0 } else { both as f32 / all as f32 }
     }
 

@@ -9,6 +9,7 @@ pub mod domain;
 pub mod efficientnet_lite;
 pub mod import;
 mod inverted_residual;
+pub mod mark_net;
 mod pth;
 pub mod silero_vad;
 pub mod speaker_encoder;
@@ -41,6 +42,7 @@ pub fn expected_shapes(network: &str) -> Option<Shapes> {
         yunet::NETWORK => Some(yunet::shapes()),
         efficientnet_lite::NETWORK => Some(efficientnet_lite::shapes()),
         voice_cnn::NETWORK => Some(voice_cnn::shapes()),
+        mark_net::NETWORK => Some(mark_net::shapes()),
         silero_vad::NETWORK => Some(silero_vad::shapes()),
         speaker_encoder::NETWORK => Some(speaker_encoder::shapes()),
         dinov2::NETWORK => Some(dinov2::shapes()),
