@@ -42,6 +42,10 @@ const PRESENT: f32 = 0.5;
 const PRESENT_LEVELS: f32 = 4.0;
 /// Mean confidence of a line's words, 0 to 100, below which nothing counts as read.
 const CONFIDENCE: f32 = 20.0;
+/// Rows of a line with less than this part of the fullest row's strokes do not count as its height, and
+/// so many of them may lie between rows that do, in pixels of the page.
+const FAIR: usize = 8;
+const MISSING_ROWS: usize = 4;
 /// Stretches of time of one label that are told apart.
 const STRETCHES: usize = 8;
 
@@ -408,7 +412,7 @@ fn read(reader: &Tesseract, looks: &[Look<'_>], factor: usize) -> Result<Vec<Fin
             tracing::debug!("{:?}: {text:?} {confidence:.0}", line.rect);
             match rule::said(&text) {
                 Some(said) if confidence >= CONFIDENCE => {
-                    let (rect, height) = extent(page, &words, &line, looks[look].0);
+                    let (rect, height) = extent(page, &words, &line);
                     finds.push(Find { line, text, said, confidence, rect, height, look });
                 }
                 _ if rule::hints(&text) => again.push((look, line)),
@@ -449,24 +453,36 @@ fn joined(words: &[Word]) -> String {
     text
 }
 
-/// Where the words stand in the grey picture, and how high they are.
-fn extent(page: &Page, words: &[Word], line: &Line, picture: &Grey) -> (Rect, f32) {
-    let around = line.rect.grown(line.rect.h / 2, picture.width, picture.height);
-    let mut edges = [f32::MAX, f32::MAX, 0.0, 0.0];
-    for word in words {
-        let [x0, y0, x1, y1] = page.back(word.rect);
-        edges = [edges[0].min(x0), edges[1].min(y0), edges[2].max(x1), edges[3].max(y1)];
+/// Where the words stand in the grey picture, and how high they are: from the first to the last row that
+/// has a fair share of their strokes, so that a speck of the ground above or below adds nothing.
+fn extent(page: &Page, words: &[Word], line: &Line) -> (Rect, f32) {
+    let right = words.iter().map(|w| w.rect.x + w.rect.w).max().unwrap_or(0);
+    let bottom = words.iter().map(|w| w.rect.y + w.rect.h).max().unwrap_or(0);
+    let x = words.iter().map(|w| w.rect.x).min().unwrap_or(0);
+    let y = words.iter().map(|w| w.rect.y).min().unwrap_or(0);
+    let dark = |row: usize| {
+        let pixels = page.grey.row(row).get(x..right.min(page.grey.width)).unwrap_or_default();
+        pixels.iter().filter(|v| **v < 128).count()
+    };
+    let strokes: Vec<usize> = (y..bottom.min(page.grey.height)).map(dark).collect();
+    let least = strokes.iter().max().map_or(1, |most| (most / FAIR).max(1));
+    // The longest run of such rows; between the strokes of a letter few may be missing.
+    let (mut best, mut from, mut last) = (0..0, None, 0);
+    for (row, _) in strokes.iter().enumerate().filter(|(_, n)| **n >= least) {
+        let start = *from.filter(|_| row - last <= MISSING_ROWS).get_or_insert(row);
+        (from, last) = (Some(start), row);
+        if row + 1 - start > best.len() {
+            best = start..row + 1;
+        }
     }
-    let [x0, y0, x1, y1] = edges;
-    let within =
-        |v: f32, low: usize, length: usize| (v.round().max(0.0) as usize).clamp(low, low + length);
-    let (x, y) = (within(x0, around.x, around.w), within(y0, around.y, around.h));
-    let (right, bottom) = (within(x1, around.x, around.w), within(y1, around.y, around.h));
-    let (w, h) = (right.saturating_sub(x), bottom.saturating_sub(y));
-    if w == 0 || h == 0 {
+    if best.is_empty() || right <= x {
         return (line.rect, line.rect.h as f32);
     }
-    (Rect { x, y, w, h }, h as f32)
+    let part = Rect { x, y: y + best.start, w: right - x, h: best.len() };
+    let [x0, y0, x1, y1] = page.back(part);
+    let pixel = |v: f32| v.round().max(0.0) as usize;
+    let (w, h) = (pixel(x1).saturating_sub(pixel(x0)), pixel(y1).saturating_sub(pixel(y0)));
+    (Rect { x: pixel(x0), y: pixel(y0), w, h }, y1 - y0)
 }
 
 /// The mean of pictures of one size; none of none.

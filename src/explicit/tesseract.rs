@@ -22,7 +22,7 @@ const LINE: Duration = Duration::from_millis(1_500);
 const MAX_OUTPUT: u64 = 4 << 20;
 /// What one run reads at most.
 pub const MAX_PAGES: usize = 64;
-const BRING: &str = "apt-get install tesseract-ocr tesseract-ocr-chi-sim";
+const BRING: &str = "apt-get install tesseract-ocr tesseract-ocr-eng tesseract-ocr-chi-sim";
 
 /// A reader of text that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
