@@ -28,8 +28,10 @@ pub struct MarkFinder {
 /// What turns cells into regions, and regions into log-odds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Judging {
-    pub low: f32,
-    pub high: f32,
+    /// Of the logits that a mark was erased: those of a region's cells, and of its highest.
+    pub erased: (f32, f32),
+    /// Of the logits that a mark is there; none where the manifest has no thresholds for it.
+    pub present: Option<(f32, f32)>,
     /// Log-odds ratio that something was erased: `a * score + b`.
     pub a: f32,
     pub b: f32,
@@ -40,14 +42,14 @@ impl MarkFinder {
         let network = MarkNet::new(&store.load(WEIGHTS, device)?)?;
         let line = store.calibration(WEIGHTS)?;
         let entry = store.entry(WEIGHTS)?;
-        // Without thresholds no region counts.
-        let threshold = |name: &str| match entry.metrics.get(name) {
-            Some(Metric::Value(value) | Metric::Interval([value, ..])) => *value as f32,
-            None => f32::INFINITY,
+        let threshold = |name: &str| match entry.metrics.get(name)? {
+            Metric::Value(value) | Metric::Interval([value, ..]) => Some(*value as f32),
         };
+        let both = |low, high| threshold(low).zip(threshold(high));
         let judging = Judging {
-            low: threshold("region_low"),
-            high: threshold("region_high"),
+            // Without thresholds no region counts.
+            erased: both("region_low", "region_high").unwrap_or((f32::INFINITY, f32::INFINITY)),
+            present: both("present_low", "present_high"),
             a: line.a as f32,
             b: line.b as f32,
         };

@@ -55,9 +55,7 @@ const TOGETHER: usize = 8;
 const SAME: f32 = 0.3;
 /// Regions that are reported, the strongest.
 const MOST_ERASED: usize = 8;
-/// Logits of the network's second channel: where it sees no mark, no text is read.
-const PRESENT_CELLS: (f32, f32) = (-2.0, -1.0);
-/// Of a line's box that must lie in such a region.
+/// Of a line's box that must lie where the network sees a mark for it to be read.
 const COVERED: f32 = 0.3;
 
 struct Sample {
@@ -214,7 +212,7 @@ impl Pictures {
         if let Some(judging) = judging {
             found.erased = self.erased(judging, duration_ms);
         }
-        match reader.map_or(Ok(Vec::new()), |reader| self.labels(reader, duration_ms)) {
+        match reader.map_or(Ok(Vec::new()), |reader| self.labels(reader, judging, duration_ms)) {
             Ok(labels) => found.labels = labels,
             Err(why) => found.failed = Some(why),
         }
@@ -222,11 +220,16 @@ impl Pictures {
     }
 
     /// The labels that can be read, in order of time.
-    fn labels(&self, reader: &Tesseract, duration_ms: Option<i64>) -> Result<Vec<Label>, String> {
+    fn labels(
+        &self,
+        reader: &Tesseract,
+        judging: Option<Judging>,
+        duration_ms: Option<i64>,
+    ) -> Result<Vec<Label>, String> {
         let samples: Vec<&Sample> = self.start.iter().chain(&self.spread).collect();
         let Some(first) = samples.first() else { return Ok(Vec::new()) };
         let mut labels = Vec::new();
-        let gate = |samples: &[&Sample]| self.gate(samples);
+        let gate = |samples: &[&Sample]| self.gate(judging.and_then(|j| j.present), samples);
         if self.still {
             let looks = [(&first.grey, Zone::Edge, gate(&samples))];
             for find in read(reader, &looks, self.factor)? {
@@ -273,12 +276,14 @@ impl Pictures {
         Ok(labels)
     }
 
-    /// Where the network sees marks in the mean of these pictures; none where it saw none of them.
-    fn gate(&self, samples: &[&Sample]) -> Option<Vec<Rect>> {
+    /// Where the network sees marks in the mean of these pictures; none where it saw none of them, or
+    /// where it is not known what to make of it.
+    fn gate(&self, limits: Option<(f32, f32)>, samples: &[&Sample]) -> Option<Vec<Rect>> {
+        let limits = limits?;
         let all: Vec<&Marks> = samples.iter().filter_map(|s| s.marks.as_ref()).collect();
         let mean = marks::mean(&all)?;
         let (width, height) = self.size;
-        let regions = marks::regions(&mean.present, mean.columns, PRESENT_CELLS, self.size);
+        let regions = marks::regions(&mean.present, mean.columns, limits, self.size);
         // A cell more on every side: a line's strokes may reach beyond.
         let more = height.min(width) / 50;
         Some(regions.into_iter().map(|r| r.rect.grown(more, width, height)).collect())
@@ -297,14 +302,14 @@ impl Pictures {
             let part = &seen[range.clone()];
             let together: Vec<&Marks> = part.iter().map(|(_, marks)| *marks).collect();
             let Some(mean) = marks::mean(&together) else { continue };
-            let limits = (judging.low, judging.high);
+
             let mut new = Vec::new();
-            for region in marks::regions(&mean.erased, mean.columns, limits, self.size) {
+            for region in marks::regions(&mean.erased, mean.columns, judging.erased, self.size) {
                 // It may have been there only for a part.
                 let (width, height) = self.size;
                 let there = |marks: &Marks| {
                     marks::inside(&marks.erased, marks.columns, region.rect, width, height)
-                        >= judging.low
+                        >= judging.erased.0
                 };
                 let first = together.iter().position(|m| there(m)).unwrap_or(0);
                 let last = together.iter().rposition(|m| there(m)).unwrap_or(part.len() - 1);
