@@ -5,9 +5,11 @@
 //! get one [`Report`](report::Report) a file. `ARCHITECTURE.md` says which room does what.
 
 pub mod bench;
+pub mod child;
 pub mod detect;
 pub mod device;
 pub mod engine;
+pub mod explicit;
 pub mod face;
 pub mod media;
 pub mod models;

@@ -11,6 +11,7 @@ use candle_core::{DType, Device, Tensor};
 use veriscope::models::dinov2::{self, Dinov2};
 use veriscope::models::domain::Domain;
 use veriscope::models::efficientnet_lite::EfficientNetLite;
+use veriscope::models::mark_net::{Input, MarkNet};
 use veriscope::models::perth::{Perth, SHORTEST};
 use veriscope::models::silero_vad::{SileroVad, VadState};
 use veriscope::models::speaker_encoder::SpeakerEncoder;
@@ -75,6 +76,42 @@ fn yunet_answers_as_onnxruntime_does() {
         assert_close("objectness", &probability(1), &want("obj"));
         assert_close("box", &part(2, 4), &want("bbox"));
         assert_close("landmarks", &part(6, 10), &want("kps"));
+    }
+}
+
+/// `tiled` of scripts/train/marks/golden.py: the picture over and over, each pixel four times.
+fn tiled(small: &[u8], (w, h): (usize, usize), (width, height): (usize, usize)) -> Vec<u8> {
+    let at = |i: usize, all: usize, small: usize| (i / 2).min(all / 2 - 1) % small;
+    let cells = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
+    cells
+        .flat_map(|(x, y)| {
+            let pixel = (at(y, height, h) * w + at(x, width, w)) * 3;
+            small[pixel..pixel + 3].to_vec()
+        })
+        .collect()
+}
+
+#[test]
+fn mark_net_answers_as_pytorch_does() {
+    let golden = golden("label_strip_marks");
+    let net = MarkNet::new(&load("label-strip-marks")).unwrap();
+    let [h, w, 3] = *golden["picture"].dims() else { panic!() };
+    let small = golden["picture"].flatten_all().unwrap().to_vec1::<u8>().unwrap();
+    let (width, height) = (1461, 1443);
+    let large = tiled(&small, (w, h), (width, height));
+    for (name, picture, w, h, step) in
+        [("logits", &small, w, h, 1), ("large_logits", &large, width, height, 5)]
+    {
+        let want = &golden[name];
+        let marks = net.forward(&[Input::new(picture, w, h).unwrap()]).unwrap().remove(0);
+        for (channel, got) in [&marks.erased, &marks.present].into_iter().enumerate() {
+            let cells = (0..marks.rows).step_by(step);
+            let cells = cells
+                .flat_map(|y| (0..marks.columns).step_by(step).map(move |x| (x, y)))
+                .map(|(x, y)| got[y * marks.columns + x]);
+            let want = flat(&want.get(channel).unwrap());
+            assert_within(1e-3, name, &cells.collect::<Vec<_>>(), &want);
+        }
     }
 }
 

@@ -6,16 +6,19 @@ use crate::{
     detect::{
         Detector, Tiers,
         face_swap::{FaceCrop, FaceScore, FaceSwap, Look},
+        marks::{self, MarkFinder},
         voice_clone::{VoiceClone, VoiceScore},
     },
     face::{Face, Rect, crop, detect::MIN_CONFIDENCE, resample::Picture},
     models::{
+        mark_net::{Input, Marks},
         perth::Perth,
         silero_vad::{SileroVad, VadState},
         speaker_encoder::{Embedding, SpeakerEncoder},
         weights::{WeightStore, WeightsError},
         yunet::{RawFace, YuNet},
     },
+    nn::sigmoid,
     report::DetectorKind,
     speech,
 };
@@ -37,9 +40,10 @@ pub struct Networks {
     activity: Option<SileroVad>,
     clone: Option<VoiceClone>,
     speaker: Option<SpeakerEncoder>,
-    mark: Option<Perth>,
+    perth: Option<Perth>,
     /// Why the watermark in sound is not looked for where it was to be.
-    unmarked: Option<String>,
+    no_perth: Option<String>,
+    marks: Option<MarkFinder>,
 }
 
 impl Networks {
@@ -51,15 +55,15 @@ impl Networks {
     ) -> std::result::Result<Self, WeightsError> {
         let faces = detectors.contains(&DetectorKind::FaceSwap);
         let voices = detectors.contains(&DetectorKind::VoiceClone);
-        // It does not ship, and a store that was named need not have it.
         let labels = detectors.contains(&DetectorKind::LabelStrip);
-        let unmarked = labels.then(|| store.missing(PERTH)).flatten();
-        let marks = labels && unmarked.is_none();
+        // It does not ship, and a store that was named need not have it.
+        let no_perth = labels.then(|| store.missing(PERTH)).flatten();
+        let perth = labels && no_perth.is_none();
         Ok(Self {
             device: device.clone(),
             detect: faces.then(|| YuNet::new(&store.load(YUNET, device)?)).transpose()?,
             swap: faces.then(|| FaceSwap::load(store, device, tiers.face_swap)).transpose()?,
-            activity: (voices || marks)
+            activity: (voices || perth)
                 .then(|| SileroVad::new(&store.load(SILERO_VAD, device)?))
                 .transpose()?,
             clone: voices
@@ -68,8 +72,9 @@ impl Networks {
             speaker: voices
                 .then(|| SpeakerEncoder::new(&store.load(SPEAKER_ENCODER, device)?))
                 .transpose()?,
-            mark: marks.then(|| Perth::new(&store.load(PERTH, device)?)).transpose()?,
-            unmarked: unmarked.map(|e| e.to_string()),
+            perth: perth.then(|| Perth::new(&store.load(PERTH, device)?)).transpose()?,
+            no_perth: no_perth.map(|e| e.to_string()),
+            marks: labels.then(|| MarkFinder::load(store, device)).transpose()?,
         })
     }
 
@@ -81,7 +86,8 @@ impl Networks {
         names.extend(self.activity.as_ref().map(|_| SILERO_VAD));
         names.extend(self.clone.iter().flat_map(VoiceClone::all_weights));
         names.extend(self.speaker.as_ref().map(|_| SPEAKER_ENCODER));
-        names.extend(self.mark.as_ref().map(|_| PERTH));
+        names.extend(self.perth.as_ref().map(|_| PERTH));
+        names.extend(self.marks.as_ref().map(|_| marks::WEIGHTS));
         names
     }
 
@@ -90,17 +96,26 @@ impl Networks {
     }
 
     /// Whether the watermark in sound can be looked for.
-    pub fn has_marks(&self) -> bool {
-        self.mark.is_some()
+    pub fn has_perth(&self) -> bool {
+        self.perth.is_some()
     }
 
     /// Why it cannot, where it was to be.
-    pub fn unmarked(&self) -> Option<&str> {
-        self.unmarked.as_deref()
+    pub fn no_perth(&self) -> Option<&str> {
+        self.no_perth.as_deref()
     }
 
     pub fn voice_clone(&self) -> Option<&VoiceClone> {
         self.clone.as_ref()
+    }
+
+    pub fn mark_finder(&self) -> Option<&MarkFinder> {
+        self.marks.as_ref()
+    }
+
+    /// Where marks are and were, in pictures of one size.
+    pub fn marks(&self, pictures: &[Input]) -> Result<Vec<Marks>> {
+        self.marks.as_ref().ok_or_else(not_loaded)?.look(pictures)
     }
 
     /// Searches pictures of one size, RGB, width and height multiples of 32.
@@ -151,9 +166,9 @@ impl Networks {
     }
 
     /// How surely each stretch of sound carries the watermark; none where it is silent.
-    pub fn marks(&self, waves: &[Vec<f32>]) -> Result<Vec<Option<f32>>> {
+    pub fn watermarks(&self, waves: &[Vec<f32>]) -> Result<Vec<Option<f32>>> {
         let waves: Vec<&[f32]> = waves.iter().map(Vec::as_slice).collect();
-        self.mark.as_ref().ok_or_else(not_loaded)?.forward(&waves)
+        self.perth.as_ref().ok_or_else(not_loaded)?.forward(&waves)
     }
 
     /// `state` is left as it is, so that the same question can be asked again.
@@ -240,12 +255,22 @@ pub fn self_test(
         let run = |networks: &Networks| Ok(networks.speakers(&waves)?.concat());
         judge(SPEAKER_ENCODER, run(ours).and_then(|a| in_pairs(a, run(reference)?)))?;
     }
-    if reference.mark.is_some() {
+    if reference.perth.is_some() {
         let waves: Vec<Vec<f32>> = (0..3).map(wave).collect();
         let run = |networks: &Networks| -> Result<Vec<f32>> {
-            Ok(networks.marks(&waves)?.into_iter().flatten().collect())
+            Ok(networks.watermarks(&waves)?.into_iter().flatten().collect())
         };
         judge(PERTH, run(ours).and_then(|a| in_pairs(a, run(reference)?)))?;
+    }
+    if reference.marks.is_some() {
+        let (w, h) = (160, 96);
+        let pictures: Vec<Input> =
+            (0..3).filter_map(|i| Input::new(&picture(i, w, h), w, h)).collect();
+        let run = |networks: &Networks| -> Result<Vec<f32>> {
+            let cells = networks.marks(&pictures)?.into_iter().flat_map(|m| [m.erased, m.present]);
+            Ok(cells.flatten().map(sigmoid).collect())
+        };
+        judge(marks::WEIGHTS, run(ours).and_then(|a| in_pairs(a, run(reference)?)))?;
     }
     Ok(all)
 }
@@ -383,6 +408,7 @@ mod tests {
             ("silero-vad", DetectorKind::VoiceClone),
             ("voice-clone-fast", DetectorKind::VoiceClone),
             ("speaker-encoder", DetectorKind::VoiceClone),
+            ("label-strip-marks", DetectorKind::LabelStrip),
         ] {
             let wrong = altered(&store, folder.path(), name);
             let wrong = Networks::load(&wrong, &Device::Cpu, &[kind], Tier::Fast.into()).unwrap();

@@ -34,7 +34,8 @@ pub enum Kind {
     Activity = 2,
     Clone = 3,
     Speaker = 4,
-    Mark = 5,
+    Watermark = 5,
+    Marks = 6,
 }
 
 impl Kind {
@@ -45,7 +46,8 @@ impl Kind {
             Self::Activity => "voice activity",
             Self::Clone => DetectorKind::VoiceClone.name(),
             Self::Speaker => "speaker encoder",
-            Self::Mark => "watermark detector",
+            Self::Watermark => "watermark detector",
+            Self::Marks => "mark finder",
         }
     }
 }
@@ -57,7 +59,7 @@ pub struct Runner<B> {
     /// Why the accelerator was given up.
     lost: OnceLock<String>,
     /// What a batch may cost, by kind, in the units of the one who asks.
-    limits: [AtomicUsize; 6],
+    limits: [AtomicUsize; 7],
     told_of_memory: AtomicBool,
 }
 
@@ -67,7 +69,7 @@ impl<B> Runner<B> {
             cpu,
             accelerator,
             lost: OnceLock::new(),
-            limits: [const { AtomicUsize::new(usize::MAX) }; 6],
+            limits: [const { AtomicUsize::new(usize::MAX) }; 7],
             told_of_memory: AtomicBool::new(false),
         }
     }

@@ -73,7 +73,7 @@ impl Watermarks {
     /// Has the first `n` samples in work looked at.
     fn ask(&mut self, n: usize) -> Result<(), InferenceError> {
         let wave: Vec<f32> = self.pending.drain(..n).collect();
-        let answer = self.client.marks(vec![wave.clone()]);
+        let answer = self.client.watermarks(vec![wave.clone()]);
         self.asked.push_back(Asked { start: self.at, wave, answer });
         self.at += n as i64;
         while self.asked.len() > IN_WORK {

@@ -9,6 +9,7 @@ pub mod domain;
 pub mod efficientnet_lite;
 pub mod import;
 mod inverted_residual;
+pub mod mark_net;
 pub mod perth;
 mod pth;
 pub mod silero_vad;
@@ -42,6 +43,7 @@ pub fn expected_shapes(network: &str) -> Option<Shapes> {
         yunet::NETWORK => Some(yunet::shapes()),
         efficientnet_lite::NETWORK => Some(efficientnet_lite::shapes()),
         voice_cnn::NETWORK => Some(voice_cnn::shapes()),
+        mark_net::NETWORK => Some(mark_net::shapes()),
         silero_vad::NETWORK => Some(silero_vad::shapes()),
         speaker_encoder::NETWORK => Some(speaker_encoder::shapes()),
         perth::NETWORK => Some(perth::shapes()),

@@ -379,6 +379,8 @@ pub enum ReasonCode {
     LabelsPartlyRead,
     ManifestNotVerified,
     WatermarkNotRead,
+    TextNotRead,
+    TextReaderFailed,
     DeviceLost,
 }
 
@@ -411,6 +413,8 @@ impl ReasonCode {
             Self::LabelsPartlyRead => "labels partly read",
             Self::ManifestNotVerified => "manifest not verified",
             Self::WatermarkNotRead => "watermark not read",
+            Self::TextNotRead => "text in pictures not read",
+            Self::TextReaderFailed => "text in pictures not read",
             Self::DeviceLost => "device lost",
         }
     }
@@ -459,6 +463,9 @@ pub struct Timings {
     pub total_ms: u64,
     pub hash_ms: u64,
     pub labels_ms: u64,
+    /// Reading text in pictures, once they are decoded.
+    #[serde(default)]
+    pub text_ms: u64,
     pub decode_ms: u64,
     pub frames: u64,
     pub face_windows: u64,
@@ -559,6 +566,8 @@ mod tests {
             LabelsPartlyRead,
             ManifestNotVerified,
             WatermarkNotRead,
+            TextNotRead,
+            TextReaderFailed,
             DeviceLost,
         ];
         // Breaks the build where a code is added without its line here.
@@ -567,7 +576,8 @@ mod tests {
                 NoFace | FaceTooSmall | TooBlurred | TooCompressed | ExtremePose | NoSpeech
                 | TooShort | BandLimited | Clipped | Music | OutOfDomain | DecodeError
                 | NoVideo | NoAudio | InferenceError | UnreadContainer | LabelsPartlyRead
-                | ManifestNotVerified | WatermarkNotRead | DeviceLost => {}
+                | ManifestNotVerified | WatermarkNotRead | TextNotRead | TextReaderFailed
+                | DeviceLost => {}
             }
         }
         let ours: Vec<Value> = ours.iter().map(|c| serde_json::to_value(c).unwrap()).collect();
