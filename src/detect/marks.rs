@@ -30,8 +30,6 @@ pub struct MarkFinder {
 pub struct Judging {
     /// Of the logits that a mark was erased: those of a region's cells, and of its highest.
     pub erased: (f32, f32),
-    /// Of the logits that a mark is there; none where the manifest has no thresholds for it.
-    pub present: Option<(f32, f32)>,
     /// Log-odds ratio that something was erased: `a * score + b`.
     pub a: f32,
     pub b: f32,
@@ -45,11 +43,10 @@ impl MarkFinder {
         let threshold = |name: &str| match entry.metrics.get(name)? {
             Metric::Value(value) | Metric::Interval([value, ..]) => Some(*value as f32),
         };
-        let both = |low, high| threshold(low).zip(threshold(high));
+        let both = threshold("region_low").zip(threshold("region_high"));
         let judging = Judging {
             // Without thresholds no region counts.
-            erased: both("region_low", "region_high").unwrap_or((f32::INFINITY, f32::INFINITY)),
-            present: both("present_low", "present_high"),
+            erased: both.unwrap_or((f32::INFINITY, f32::INFINITY)),
             a: line.a as f32,
             b: line.b as f32,
         };
@@ -140,17 +137,30 @@ pub fn mean(pictures: &[&Marks]) -> Option<Marks> {
     })
 }
 
-/// Mean logit of the cells of `rect` in a picture of `width` by `height`.
-pub fn inside(cells: &[f32], columns: usize, rect: Rect, width: usize, height: usize) -> f32 {
+/// Logits of the cells of `rect` in a picture of `width` by `height`.
+fn under(
+    cells: &[f32],
+    columns: usize,
+    rect: Rect,
+    (width, height): (usize, usize),
+) -> impl Iterator<Item = f32> {
     let side = STRIDE * factor(width, height);
-    let columns = columns.max(1);
     let across = rect.x / side..(rect.x + rect.w).div_ceil(side).min(columns);
     let down = rect.y / side..(rect.y + rect.h).div_ceil(side);
-    let at = down.flat_map(|y| across.clone().map(move |x| y * columns + x));
-    let (n, sum) = at
-        .filter_map(|cell| cells.get(cell))
-        .fold((0.0f32, 0.0f32), |(n, sum), v| (n + 1.0, sum + v));
+    let at = down.flat_map(move |y| across.clone().map(move |x| y * columns + x));
+    at.filter_map(|cell| cells.get(cell).copied())
+}
+
+/// Mean logit of the cells of `rect` in a picture of `size` (width, height).
+pub fn inside(cells: &[f32], columns: usize, rect: Rect, size: (usize, usize)) -> f32 {
+    let sum = |(n, sum): (f32, f32), v: f32| (n + 1.0, sum + v);
+    let (n, sum) = under(cells, columns, rect, size).fold((0.0, 0.0), sum);
     if n > 0.0 { sum / n } else { f32::MIN }
+}
+
+/// The highest logit of the cells of `rect` in a picture of `size` (width, height).
+pub fn highest(cells: &[f32], columns: usize, rect: Rect, size: (usize, usize)) -> f32 {
+    under(cells, columns, rect, size).fold(f32::MIN, f32::max)
 }
 
 #[cfg(test)]
