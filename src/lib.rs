@@ -4,9 +4,12 @@
 //! [`Engine`](engine::Engine) is the way in: give it paths and [`ScanOptions`](engine::ScanOptions),
 //! get one [`Report`](report::Report) a file. `ARCHITECTURE.md` says which room does what.
 
+pub mod bench;
+pub mod child;
 pub mod detect;
 pub mod device;
 pub mod engine;
+pub mod explicit;
 pub mod face;
 pub mod media;
 pub mod models;

@@ -11,6 +11,8 @@ use candle_core::{DType, Device, Tensor};
 use veriscope::models::dinov2::{self, Dinov2};
 use veriscope::models::domain::Domain;
 use veriscope::models::efficientnet_lite::EfficientNetLite;
+use veriscope::models::mark_net::{Input, MarkNet};
+use veriscope::models::perth::{Perth, SHORTEST};
 use veriscope::models::silero_vad::{SileroVad, VadState};
 use veriscope::models::speaker_encoder::SpeakerEncoder;
 use veriscope::models::voice_cnn::VoiceCnn;
@@ -74,6 +76,42 @@ fn yunet_answers_as_onnxruntime_does() {
         assert_close("objectness", &probability(1), &want("obj"));
         assert_close("box", &part(2, 4), &want("bbox"));
         assert_close("landmarks", &part(6, 10), &want("kps"));
+    }
+}
+
+/// `tiled` of scripts/train/marks/golden.py: the picture over and over, each pixel four times.
+fn tiled(small: &[u8], (w, h): (usize, usize), (width, height): (usize, usize)) -> Vec<u8> {
+    let at = |i: usize, all: usize, small: usize| (i / 2).min(all / 2 - 1) % small;
+    let cells = (0..height).flat_map(|y| (0..width).map(move |x| (x, y)));
+    cells
+        .flat_map(|(x, y)| {
+            let pixel = (at(y, height, h) * w + at(x, width, w)) * 3;
+            small[pixel..pixel + 3].to_vec()
+        })
+        .collect()
+}
+
+#[test]
+fn mark_net_answers_as_pytorch_does() {
+    let golden = golden("label_strip_marks");
+    let net = MarkNet::new(&load("label-strip-marks")).unwrap();
+    let [h, w, 3] = *golden["picture"].dims() else { panic!() };
+    let small = golden["picture"].flatten_all().unwrap().to_vec1::<u8>().unwrap();
+    let (width, height) = (1461, 1443);
+    let large = tiled(&small, (w, h), (width, height));
+    for (name, picture, w, h, step) in
+        [("logits", &small, w, h, 1), ("large_logits", &large, width, height, 5)]
+    {
+        let want = &golden[name];
+        let marks = net.forward(&[Input::new(picture, w, h).unwrap()]).unwrap().remove(0);
+        for (channel, got) in [&marks.erased, &marks.present].into_iter().enumerate() {
+            let cells = (0..marks.rows).step_by(step);
+            let cells = cells
+                .flat_map(|y| (0..marks.columns).step_by(step).map(move |x| (x, y)))
+                .map(|(x, y)| got[y * marks.columns + x]);
+            let want = flat(&want.get(channel).unwrap());
+            assert_within(1e-3, name, &cells.collect::<Vec<_>>(), &want);
+        }
     }
 }
 
@@ -250,6 +288,42 @@ fn the_speaker_network_answers_as_its_package_does() {
         println!("bf16: {}", likeness(exact, &rounded));
         assert!(likeness(exact, &rounded) > 0.995);
     }
+}
+
+/// The package clips its answers to 0..1, too.
+#[test]
+fn the_detector_of_perth_answers_as_its_package_does() {
+    let store = WeightStore::open(Some(&root().join("weights"))).unwrap();
+    if let Some(missing @ WeightsError::NotInstalled { .. }) = store.missing("perth") {
+        println!("not run: {missing}");
+        return;
+    }
+    let golden = golden("perth");
+    let net = Perth::new(&load("perth")).unwrap();
+    let waves = golden["wave"].to_vec2::<f32>().unwrap();
+    let stretches: Vec<&[f32]> = waves.iter().map(Vec::as_slice).collect();
+    let scores = net.forward(&stretches).unwrap();
+    let found: Vec<f32> = scores.iter().map(|s| s.unwrap().clamp(0.0, 1.0)).collect();
+    println!("{found:?} {:?}", flat(&golden["score"]));
+    assert_within(1e-3, "scores", &found, &flat(&golden["score"]));
+    let odd = net.forward(&[&waves[1][3..waves[1].len() - 4_444]]).unwrap();
+    assert_within(
+        1e-3,
+        "another length",
+        &[odd[0].unwrap().clamp(0.0, 1.0)],
+        &flat(&golden["odd"]),
+    );
+    // Every bit is the same whatever a stretch travels with.
+    assert_eq!(net.forward(&stretches[2..]).unwrap(), scores[2..]);
+
+    assert_eq!(net.forward(&[&[0.0; 9_000]]).unwrap(), [None]);
+    for strange in [f32::NAN, f32::INFINITY, 1e30] {
+        let mut wave = waves[0].clone();
+        wave[10_000] = strange;
+        net.forward(&[&wave]).unwrap();
+    }
+    let text = net.forward(&[&[0.1; SHORTEST - 1]]).unwrap_err().to_string();
+    assert!(text.contains("1599 samples"), "{text}");
 }
 
 /// How far, says the model card; here only that bf16 is on where the machine has it, and that it

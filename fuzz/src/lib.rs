@@ -11,6 +11,9 @@ pub mod provenance;
 #[path = "../../src/report/label.rs"]
 mod label;
 
+#[path = "../../src/child.rs"]
+pub mod child;
+
 /// The part of the report that readers know.
 pub mod report {
     pub use crate::label::*;

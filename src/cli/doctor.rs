@@ -9,6 +9,7 @@ use super::{EXIT_FAILED, EXIT_OK, print};
 use crate::detect::{Tier, face_swap, voice_clone};
 use crate::device::{self, Cuda, DeviceError, has_kernel_driver};
 use crate::engine::self_test;
+use crate::explicit::tesseract::Tesseract;
 use crate::media::installed::{Installed, installed};
 use crate::models::weights::{WeightStore, WeightsError};
 
@@ -25,6 +26,8 @@ pub struct DoctorArgs {
 
 /// The weights travel with the source.
 const BRING_WEIGHTS: &str = "git restore weights";
+const BRING_READER: &str =
+    "sudo apt-get install tesseract-ocr tesseract-ocr-eng tesseract-ocr-chi-sim";
 const BRING_DECODERS: &str = "sudo apt-get install --reinstall libavcodec59 libdav1d6";
 
 /// What was found, line by line.
@@ -62,6 +65,7 @@ pub fn run(args: &DoctorArgs) -> u8 {
     device(&mut findings, &device::cuda(), store.as_ref().ok());
     findings.head("FFmpeg");
     ffmpeg(&mut findings, installed());
+    text_reader(&mut findings, Tesseract::installed());
     weights(&mut findings, store);
     findings.text += &match findings.missing {
         0 => "\nEverything that a scan needs is there.\n".to_string(),
@@ -180,6 +184,20 @@ fn device(findings: &mut Findings, cuda: &Cuda, weights: Option<&WeightStore>) {
 fn has(weights: &WeightStore, tier: Tier) -> bool {
     let names = [face_swap::weights(tier), voice_clone::weights(weights, tier)];
     tier == Tier::Fast || names.into_iter().all(|name| weights.missing(name).is_none())
+}
+
+/// What reads labels that stand in pictures as text.
+fn text_reader(findings: &mut Findings, installed: Result<Tesseract, String>) {
+    findings.head("text in pictures");
+    match installed {
+        Ok(reader) => {
+            findings.there("reader", &reader.name);
+            if let Some(lacks) = reader.lacks {
+                findings.missing("languages", &lacks, BRING_READER);
+            }
+        }
+        Err(error) => findings.missing("reader", &error, BRING_READER),
+    }
 }
 
 fn ffmpeg(findings: &mut Findings, installed: Result<Installed, String>) {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{ArgAction, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+mod bench;
 mod c2pa_worker;
 mod doctor;
 mod inputs;
@@ -46,6 +47,7 @@ enum Command {
     Inspect(inspect::InspectArgs),
     Score(score::ScoreArgs),
     Label(label::LabelArgs),
+    Bench(bench::BenchArgs),
     Weights(weights::WeightsArgs),
     Doctor(doctor::DoctorArgs),
     /// Print the JSON Schema of the report (one JSONL line of scan)
@@ -65,6 +67,7 @@ pub fn main() -> ExitCode {
         Command::Inspect(args) => inspect::run(args),
         Command::Score(args) => score::run(&args),
         Command::Label(args) => label::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Weights(args) => weights::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Schema => print(crate::report::SCHEMA, EXIT_OK),

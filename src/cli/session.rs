@@ -262,10 +262,11 @@ impl Observer for Session<'_> {
 
 /// Whether another run on the same bytes would say the same: a failure of reading or of the
 /// machine is tried again instead, and so is what a device that was lost left to another one, and a
-/// manifest whose verifier was too slow.
+/// manifest whose verifier, or a text whose reader, was too slow.
 fn is_lasting(report: &Report) -> bool {
     let mut reasons = report.reasons.iter().chain(report.segments.iter().flat_map(|s| &s.reasons));
-    if reasons.any(|r| matches!(r.code, ReasonCode::DeviceLost | ReasonCode::ManifestNotVerified)) {
+    use ReasonCode::{DeviceLost, ManifestNotVerified, TextReaderFailed};
+    if reasons.any(|r| matches!(r.code, DeviceLost | ManifestNotVerified | TextReaderFailed)) {
         return false;
     }
     let code = report.error.as_ref().map(|e| e.code.as_str());

@@ -6,7 +6,8 @@
 
 use crate::provenance::Findings;
 use crate::report::{
-    DetectorKind, Reason, ReasonCode, Segment, SegmentVerdict, Track, TrackKind, WindowScore,
+    DetectorKind, Evidence, Reason, ReasonCode, Seen, Segment, SegmentVerdict, Track, TrackKind,
+    WindowScore,
 };
 
 /// Probability at and above which a label counts as taken off.
@@ -20,7 +21,41 @@ const PRIOR_SPREAD: f32 = 0.7;
 /// The same of each weight: a factor of about 2.7 either way.
 const WEIGHT_SPREAD: f32 = 1.0;
 
-/// Judges a file's findings: one track `labels` over the whole file and one segment on it.
+/// The kind of evidence that a mark was erased from the pictures.
+pub const ERASED_MARK: &str = "erased_mark";
+/// What is taken off its log-odds because not every mark that is erased was an AI label: channel
+/// logos, dates and signatures are, too. One in two, reasoned.
+const OTHER_MARKS: f32 = 0.7;
+/// No look at pictures is worth more than this.
+const MOST_ERASED: f32 = 5.0;
+
+/// Evidence that a mark was erased where `seen` says; `log_odds` is how much likelier what the network
+/// sees there is in a picture from which something was erased than in another. None where it is no
+/// likelier that a label was.
+pub fn erased_mark(place: &str, log_odds: f32, seen: Seen) -> Option<Evidence> {
+    let weight = (log_odds - OTHER_MARKS).min(MOST_ERASED);
+    (weight > 0.0).then(|| Evidence {
+        kind: ERASED_MARK.to_owned(),
+        place: place.to_owned(),
+        weight,
+        detail:
+            "something that lay over the picture was erased here (blurred, filled in or covered); \
+                 whether it was a label cannot be seen"
+                .to_owned(),
+        seen,
+    })
+}
+
+/// What is said of one erased mark: the probability at equal prior odds, as of the other networks, with
+/// the ends of its 90 % interval.
+fn erased(evidence: &Evidence) -> (f32, f32, f32) {
+    let at = |log_odds: f32| (1.0 / (1.0 + (-log_odds).exp())).min(MOST);
+    let weight = evidence.weight;
+    (at(weight - WEIGHT_SPREAD), at(weight), at(weight + WEIGHT_SPREAD))
+}
+
+/// Judges a file's findings: one track `labels` over the whole file, one segment on it for the file, and
+/// one for each mark that was erased from the pictures, for the time that it concerns.
 ///
 /// `duration_ms` is the length of the presentation; a picture or unknown length gives 0. An absent
 /// label is no evidence by itself: without residue the probability stays at the prior of 0.01. Where
@@ -49,7 +84,7 @@ pub fn judge(findings: &Findings, duration_ms: Option<i64>) -> (Track, Vec<Segme
         Some((_, _, high)) if high < THRESHOLD && whole => SegmentVerdict::Bonafide,
         Some(_) => SegmentVerdict::Undetermined,
     };
-    let track = Track {
+    let mut track = Track {
         id: "labels".into(),
         kind: TrackKind::Labels,
         stream: None,
@@ -67,7 +102,7 @@ pub fn judge(findings: &Findings, duration_ms: Option<i64>) -> (Track, Vec<Segme
             .collect(),
         reasons: reasons.clone(),
     };
-    let segment = Segment {
+    let whole_file = Segment {
         track: track.id.clone(),
         detector: DetectorKind::LabelStrip,
         start_ms: 0,
@@ -81,14 +116,39 @@ pub fn judge(findings: &Findings, duration_ms: Option<i64>) -> (Track, Vec<Segme
         reasons,
         heat_map: None,
     };
-    (track, vec![segment])
+    let mut segments = vec![whole_file];
+    for piece in findings.strip_evidence.iter().filter(|e| e.kind == ERASED_MARK) {
+        let (low, probability, high) = erased(piece);
+        let (start_ms, end_ms) = (piece.seen.start_ms.unwrap_or(0), piece.seen.end_ms.unwrap_or(0));
+        track.windows.push(WindowScore { start_ms, end_ms, probability, smoothed: probability });
+        segments.push(Segment {
+            track: track.id.clone(),
+            detector: DetectorKind::LabelStrip,
+            start_ms,
+            end_ms,
+            probability: Some(probability),
+            uncertainty: Some(((high - low) / 2.0).clamp(0.0, 0.5)),
+            peak_ms: None,
+            peak_probability: None,
+            verdict: match low >= THRESHOLD {
+                true => SegmentVerdict::Fake,
+                false => SegmentVerdict::Undetermined,
+            },
+            reasons: Vec::new(),
+            heat_map: None,
+        });
+    }
+    track.windows.sort_by_key(|w| (w.start_ms, w.end_ms));
+    (track, segments)
 }
 
 /// The probability with the ends of its 90 % interval: lower end, probability, upper end.
 fn probability(findings: &Findings) -> (f32, f32, f32) {
     // Pieces of one kind say the same thing again; only the strongest counts.
     let mut strongest: Vec<(&str, f32)> = Vec::new();
-    for piece in &findings.strip_evidence {
+    // What was seen in pictures has segments of its own.
+    let of_file = findings.strip_evidence.iter().filter(|e| e.kind != ERASED_MARK);
+    for piece in of_file {
         match strongest.iter_mut().find(|(kind, _)| *kind == piece.kind) {
             Some((_, weight)) => *weight = weight.max(piece.weight),
             None => strongest.push((&piece.kind, piece.weight)),
@@ -156,6 +216,30 @@ mod tests {
         assert_eq!(one(&findings(&[("weak", 1.0)])).verdict, SegmentVerdict::Bonafide);
         let middling = one(&findings(&[("a", 4.5)]));
         assert_eq!(middling.verdict, SegmentVerdict::Undetermined);
+    }
+
+    #[test]
+    fn an_erased_mark_is_judged_for_its_own_time() {
+        let seen = Seen { start_ms: Some(1_000), end_ms: Some(3_000), region: None };
+        assert_eq!(erased_mark("pictures", 0.6, seen), None);
+        assert_eq!(erased_mark("pictures", f32::NAN, seen), None);
+        let strong = erased_mark("pictures", 99.0, seen).unwrap();
+        let weak = erased_mark("pictures", 1.2, Seen::default()).unwrap();
+        assert!((strong.weight, weak.weight) == (MOST_ERASED, 0.5));
+        let mut findings = findings(&[]);
+        findings.strip_evidence = vec![strong, weak];
+        let (track, segments) = judge(&findings, Some(5_000));
+        let [file, strong, weak] = &segments[..] else { panic!("{segments:?}") };
+        assert_eq!(
+            (file.start_ms, file.end_ms, file.verdict),
+            (0, 5_000, SegmentVerdict::Bonafide)
+        );
+        assert_eq!((strong.start_ms, strong.end_ms), (1_000, 3_000));
+        assert_eq!(strong.verdict, SegmentVerdict::Fake);
+        assert!((strong.probability.unwrap() - 0.99).abs() < 1e-3);
+        assert_eq!((weak.start_ms, weak.end_ms), (0, 0));
+        assert_eq!(weak.verdict, SegmentVerdict::Undetermined);
+        assert_eq!(track.windows.len(), 3);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 pub mod face_swap;
 pub mod imported_voice;
 pub mod label_strip;
+pub mod marks;
 pub mod voice_clone;
 
 use crate::{

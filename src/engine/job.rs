@@ -17,18 +17,24 @@ use super::{
     faces::{Faces, Judging},
     owner::Client,
     owner::InferenceError,
+    pictures::Pictures,
     voices::Voice,
+    watermarks::Watermarks,
 };
 use crate::{
     detect::{Detector, face_swap::FaceSwap, label_strip},
+    explicit::tesseract::Tesseract,
     media::{DecodeOptions, Event, Limits, MediaError, MediaInfo, MediaKind, Source, StreamKind},
     provenance::{self, Findings, rhythm::Rhythm, watermark},
     report::{
-        DetectorKind, Disposition, DispositionState, Failure, Reason, ReasonCode, Report,
+        DetectorKind, Disposition, DispositionState, Failure, Label, Reason, ReasonCode, Report,
         SegmentVerdict, Status, path_text,
     },
     verdict::disposition::disposition,
 };
+
+/// Pictures a second of a video that only labels are looked for in.
+const LABELS_FPS: f64 = 2.0;
 
 /// Scans one file. `None`: `stop` was set before it was done, or the observer knows it already.
 pub fn scan(
@@ -165,7 +171,7 @@ fn decode(
     path: &Path,
     observer: &dyn Observer,
     stop: &AtomicBool,
-    mut findings: Option<&mut Findings>,
+    findings: Option<&mut Findings>,
     report: &mut Report,
 ) -> Result<bool, Failure> {
     let clock = Instant::now();
@@ -185,14 +191,21 @@ fn decode(
     let mut faces = Faces::new(client.clone(), judging);
     let mut voices: BTreeMap<usize, Voice> = BTreeMap::new();
     let mut rhythms: BTreeMap<usize, Rhythm> = BTreeMap::new();
+    let mut perth: BTreeMap<usize, Watermarks> = BTreeMap::new();
+    let mut pictures = findings.is_some().then(|| Pictures::new(client.clone(), still));
+    let mut watermarks = Vec::new();
     let mut looked_at = false;
     let mut faults = Vec::new();
     let mut broken: Option<InferenceError> = None;
     let mut stopped = false;
 
     let options = DecodeOptions {
-        fps: engine.options.fps,
-        video: calibration_of_faces.is_some() || (still && findings.is_some()),
+        fps: match calibration_of_faces {
+            None if engine.options.fps > 0.0 => engine.options.fps.min(LABELS_FPS),
+            None => LABELS_FPS,
+            Some(_) => engine.options.fps,
+        },
+        video: calibration_of_faces.is_some() || findings.is_some(),
         audio: calibration_of_voices.is_some() || findings.is_some(),
         threads: engine.decoder_threads(),
         hardware: engine.active_gpu(),
@@ -201,13 +214,13 @@ fn decode(
         match event {
             Event::Frame(frame) => {
                 observer.progress(path, frame.time_ms, info.duration_ms);
-                if still
-                    && !looked_at
-                    && let Some(findings) = &mut findings
-                {
+                if let Some(pictures) = &mut pictures {
+                    pictures.push(&frame)?;
+                    if still && !looked_at {
+                        let mark = watermark::dwt_dct(&frame.rgb, frame.width, frame.height);
+                        watermarks.extend(mark);
+                    }
                     looked_at = true;
-                    let mark = watermark::dwt_dct(&frame.rgb, frame.width, frame.height);
-                    mark.into_iter().for_each(|label| findings.add_seen(label));
                 }
                 if face_swap.is_none() {
                     return Ok(());
@@ -221,6 +234,10 @@ fn decode(
                 if findings.is_some() {
                     let rhythm: &mut Rhythm = rhythms.entry(audio.stream).or_default();
                     rhythm.push(audio.start, &audio.samples);
+                    if engine.networks().has_perth() {
+                        let new = || Watermarks::new(client.clone());
+                        perth.entry(audio.stream).or_insert_with(new).push(&audio)?;
+                    }
                 }
                 if calibration_of_voices.is_none() {
                     return Ok(());
@@ -271,7 +288,11 @@ fn decode(
         return Ok(false);
     }
     // What was decoded before a fault is judged all the same.
-    let drained = faces.drain().and_then(|()| voices.values_mut().try_for_each(Voice::drain));
+    let drained = faces
+        .drain()
+        .and_then(|()| voices.values_mut().try_for_each(Voice::drain))
+        .and_then(|()| perth.values_mut().try_for_each(Watermarks::drain))
+        .and_then(|()| pictures.as_mut().map_or(Ok(()), Pictures::drain));
     if let Some(e) = broken.or(drained.err()) {
         return Err(Failure {
             code: "inference_error".to_owned(),
@@ -286,8 +307,26 @@ fn decode(
 
     let heard = !voices.is_empty() || !rhythms.is_empty();
     if let Some(findings) = findings {
-        let labels = rhythms.into_values().flat_map(Rhythm::finish);
-        labels.for_each(|label| findings.add_seen(label));
+        if heard && let Some(why) = engine.networks().no_perth() {
+            let detail = format!("the watermark PerTh was not looked for in the sound: {why}");
+            report.reasons.push(Reason::new(ReasonCode::WatermarkNotRead, detail));
+        }
+        let mut labels: Vec<Label> = rhythms.into_values().flat_map(Rhythm::finish).collect();
+        if let (Some(pictures), Some(reader)) = (pictures, &engine.reader) {
+            let clock = Instant::now();
+            let judging = engine.networks().mark_finder().map(|finder| finder.judging);
+            let found = pictures.finish(reader.as_ref().ok(), judging, info.duration_ms);
+            if looked_at {
+                report.reasons.extend(not_read(reader, found.failed));
+            }
+            labels.extend(found.labels);
+            findings.strip_evidence.extend(found.erased);
+            report.timings.text_ms = clock.elapsed().as_millis() as u64;
+        }
+        // Last: whether a watermark stands alone depends on what else is there.
+        labels.extend(watermarks);
+        labels.extend(perth.into_values().filter_map(Watermarks::finish));
+        labels.into_iter().for_each(|label| findings.add_seen(label));
     }
     report.timings.frames = faces.pictures;
     report.timings.face_windows = faces.windows;
@@ -351,6 +390,21 @@ fn decode(
     }
     report.timings.decode_ms = clock.elapsed().as_millis() as u64;
     Ok(true)
+}
+
+/// Why labels that stand in the pictures as text may be missing.
+fn not_read(reader: &Result<Tesseract, String>, failed: Option<String>) -> Option<Reason> {
+    use ReasonCode::{TextNotRead, TextReaderFailed};
+    match reader {
+        Err(why) => Some(Reason::new(TextNotRead, why.clone())),
+        Ok(_) if failed.is_some() => {
+            failed.map(|why| Reason::new(TextReaderFailed, format!("tesseract: {why}")))
+        }
+        Ok(reader) => {
+            let lacks = reader.lacks.as_ref()?;
+            Some(Reason::new(TextNotRead, format!("read without {lacks}")))
+        }
+    }
 }
 
 /// Orders what was found and says what a platform has to do with it.

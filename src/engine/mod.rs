@@ -9,9 +9,11 @@ mod heat;
 mod job;
 mod networks;
 mod owner;
+mod pictures;
 mod runner;
 pub mod score;
 mod voices;
+mod watermarks;
 
 use std::{
     collections::BTreeMap,
@@ -30,6 +32,7 @@ use runner::Runner;
 use crate::{
     detect::{Tier, Tiers, face_swap, voice_clone},
     device::{self, DeviceError, Gpu},
+    explicit::tesseract::Tesseract,
     models::weights::{PrecisionChoice, WeightStore, WeightsError},
     nn::Precision,
     provenance::{InspectOptions, c2pa::Worker},
@@ -120,6 +123,8 @@ pub enum EngineError {
 pub struct Engine {
     options: ScanOptions,
     runner: Runner<Networks>,
+    /// What reads text in pictures, or why nothing does. None: nobody asked for labels.
+    reader: Option<Result<Tesseract, String>>,
     gpu: Option<Gpu>,
     info: EngineInfo,
 }
@@ -232,8 +237,6 @@ impl Engine {
         let found = match options.device {
             DeviceChoice::Cpu => None,
             DeviceChoice::Cuda(ordinal) => Some(start(ordinal)?),
-            // No network, nothing to start.
-            DeviceChoice::Auto if options.detectors == [DetectorKind::LabelStrip] => None,
             DeviceChoice::Auto => match start(0) {
                 Ok(found) => Some(found),
                 // What was never meant to run on a GPU need not say that it does not.
@@ -284,6 +287,11 @@ impl Engine {
         kinds.sort();
         kinds.dedup();
         let names: Vec<&str> = kinds.iter().map(|k| k.name()).collect();
+        let reader = kinds.contains(&DetectorKind::LabelStrip).then(Tesseract::installed);
+        if let Some(Err(why)) = &reader {
+            tracing::warn!("text in pictures is not read: {why}");
+        }
+        let read_by = reader.as_ref().and_then(|r| r.as_ref().ok()).map(|r| r.name.clone());
         let info = EngineInfo {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             weights: sums,
@@ -298,11 +306,12 @@ impl Engine {
                 ("declared_ai".to_owned(), serde_json::json!(options.declared_ai)),
                 ("detectors".to_owned(), serde_json::json!(names)),
                 ("fps".to_owned(), serde_json::json!(options.fps)),
+                ("text_reader".to_owned(), serde_json::json!(read_by)),
                 ("precision".to_owned(), serde_json::json!(precisions)),
                 ("tier".to_owned(), serde_json::json!(best_used(&options.detectors, tiers).name())),
             ]),
         };
-        Ok(Self { options, runner, gpu, info })
+        Ok(Self { options, runner, reader, gpu, info })
     }
 
     /// The networks' calibrations, the same on every device.

@@ -6,15 +6,19 @@ use crate::{
     detect::{
         Detector, Tiers,
         face_swap::{FaceCrop, FaceScore, FaceSwap, Look},
+        marks::{self, MarkFinder},
         voice_clone::{VoiceClone, VoiceScore},
     },
     face::{Face, Rect, crop, detect::MIN_CONFIDENCE, resample::Picture},
     models::{
+        mark_net::{Input, Marks},
+        perth::Perth,
         silero_vad::{SileroVad, VadState},
         speaker_encoder::{Embedding, SpeakerEncoder},
         weights::{WeightStore, WeightsError},
         yunet::{RawFace, YuNet},
     },
+    nn::sigmoid,
     report::DetectorKind,
     speech,
 };
@@ -23,6 +27,7 @@ use crate::{
 const YUNET: &str = "yunet";
 const SILERO_VAD: &str = "silero-vad";
 const SPEAKER_ENCODER: &str = "speaker-encoder";
+const PERTH: &str = "perth";
 
 /// Probabilities of speech, and the state to go on with.
 pub type Heard = (Vec<f32>, Box<VadState>);
@@ -35,6 +40,10 @@ pub struct Networks {
     activity: Option<SileroVad>,
     clone: Option<VoiceClone>,
     speaker: Option<SpeakerEncoder>,
+    perth: Option<Perth>,
+    /// Why the watermark in sound is not looked for where it was to be.
+    no_perth: Option<String>,
+    marks: Option<MarkFinder>,
 }
 
 impl Networks {
@@ -46,11 +55,15 @@ impl Networks {
     ) -> std::result::Result<Self, WeightsError> {
         let faces = detectors.contains(&DetectorKind::FaceSwap);
         let voices = detectors.contains(&DetectorKind::VoiceClone);
+        let labels = detectors.contains(&DetectorKind::LabelStrip);
+        // It does not ship, and a store that was named need not have it.
+        let no_perth = labels.then(|| store.missing(PERTH)).flatten();
+        let perth = labels && no_perth.is_none();
         Ok(Self {
             device: device.clone(),
             detect: faces.then(|| YuNet::new(&store.load(YUNET, device)?)).transpose()?,
             swap: faces.then(|| FaceSwap::load(store, device, tiers.face_swap)).transpose()?,
-            activity: voices
+            activity: (voices || perth)
                 .then(|| SileroVad::new(&store.load(SILERO_VAD, device)?))
                 .transpose()?,
             clone: voices
@@ -59,6 +72,9 @@ impl Networks {
             speaker: voices
                 .then(|| SpeakerEncoder::new(&store.load(SPEAKER_ENCODER, device)?))
                 .transpose()?,
+            perth: perth.then(|| Perth::new(&store.load(PERTH, device)?)).transpose()?,
+            no_perth: no_perth.map(|e| e.to_string()),
+            marks: labels.then(|| MarkFinder::load(store, device)).transpose()?,
         })
     }
 
@@ -70,6 +86,8 @@ impl Networks {
         names.extend(self.activity.as_ref().map(|_| SILERO_VAD));
         names.extend(self.clone.iter().flat_map(VoiceClone::all_weights));
         names.extend(self.speaker.as_ref().map(|_| SPEAKER_ENCODER));
+        names.extend(self.perth.as_ref().map(|_| PERTH));
+        names.extend(self.marks.as_ref().map(|_| marks::WEIGHTS));
         names
     }
 
@@ -77,8 +95,27 @@ impl Networks {
         self.swap.as_ref()
     }
 
+    /// Whether the watermark in sound can be looked for.
+    pub fn has_perth(&self) -> bool {
+        self.perth.is_some()
+    }
+
+    /// Why it cannot, where it was to be.
+    pub fn no_perth(&self) -> Option<&str> {
+        self.no_perth.as_deref()
+    }
+
     pub fn voice_clone(&self) -> Option<&VoiceClone> {
         self.clone.as_ref()
+    }
+
+    pub fn mark_finder(&self) -> Option<&MarkFinder> {
+        self.marks.as_ref()
+    }
+
+    /// Where marks are and were, in pictures of one size.
+    pub fn marks(&self, pictures: &[Input]) -> Result<Vec<Marks>> {
+        self.marks.as_ref().ok_or_else(not_loaded)?.look(pictures)
     }
 
     /// Searches pictures of one size, RGB, width and height multiples of 32.
@@ -126,6 +163,12 @@ impl Networks {
     pub fn speakers(&self, waves: &[Vec<f32>]) -> Result<Vec<Embedding>> {
         let waves: Vec<&[f32]> = waves.iter().map(Vec::as_slice).collect();
         self.speaker.as_ref().ok_or_else(not_loaded)?.forward(&waves)
+    }
+
+    /// How surely each stretch of sound carries the watermark; none where it is silent.
+    pub fn watermarks(&self, waves: &[Vec<f32>]) -> Result<Vec<Option<f32>>> {
+        let waves: Vec<&[f32]> = waves.iter().map(Vec::as_slice).collect();
+        self.perth.as_ref().ok_or_else(not_loaded)?.forward(&waves)
     }
 
     /// `state` is left as it is, so that the same question can be asked again.
@@ -211,6 +254,23 @@ pub fn self_test(
         let waves: Vec<Vec<f32>> = (0..3).map(wave).collect();
         let run = |networks: &Networks| Ok(networks.speakers(&waves)?.concat());
         judge(SPEAKER_ENCODER, run(ours).and_then(|a| in_pairs(a, run(reference)?)))?;
+    }
+    if reference.perth.is_some() {
+        let waves: Vec<Vec<f32>> = (0..3).map(wave).collect();
+        let run = |networks: &Networks| -> Result<Vec<f32>> {
+            Ok(networks.watermarks(&waves)?.into_iter().flatten().collect())
+        };
+        judge(PERTH, run(ours).and_then(|a| in_pairs(a, run(reference)?)))?;
+    }
+    if reference.marks.is_some() {
+        let (w, h) = (160, 96);
+        let pictures: Vec<Input> =
+            (0..3).filter_map(|i| Input::new(&picture(i, w, h), w, h)).collect();
+        let run = |networks: &Networks| -> Result<Vec<f32>> {
+            let cells = networks.marks(&pictures)?.into_iter().flat_map(|m| [m.erased, m.present]);
+            Ok(cells.flatten().map(sigmoid).collect())
+        };
+        judge(marks::WEIGHTS, run(ours).and_then(|a| in_pairs(a, run(reference)?)))?;
     }
     Ok(all)
 }
@@ -348,6 +408,7 @@ mod tests {
             ("silero-vad", DetectorKind::VoiceClone),
             ("voice-clone-fast", DetectorKind::VoiceClone),
             ("speaker-encoder", DetectorKind::VoiceClone),
+            ("label-strip-marks", DetectorKind::LabelStrip),
         ] {
             let wrong = altered(&store, folder.path(), name);
             let wrong = Networks::load(&wrong, &Device::Cpu, &[kind], Tier::Fast.into()).unwrap();

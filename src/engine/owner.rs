@@ -17,7 +17,11 @@ use crate::{
         voice_clone::VoiceScore,
     },
     face::Face,
-    models::{silero_vad::VadState, speaker_encoder::Embedding},
+    models::{
+        mark_net::{Input, Marks},
+        silero_vad::VadState,
+        speaker_encoder::Embedding,
+    },
 };
 
 /// Requests that wait before those who ask have to wait themselves.
@@ -63,6 +67,15 @@ enum Request {
         waves: Vec<Vec<f32>>,
         reply: Sender<Answer<Vec<VoiceScore>>>,
     },
+    /// Stretches of sound of any length.
+    Watermark {
+        waves: Vec<Vec<f32>>,
+        reply: Sender<Answer<Vec<Option<f32>>>>,
+    },
+    Marks {
+        picture: Box<Input>,
+        reply: Sender<Answer<Vec<Marks>>>,
+    },
     /// Of one length.
     Speaker {
         waves: Vec<Vec<f32>>,
@@ -90,12 +103,22 @@ impl Client {
         self.ask(|reply| Request::Swap { crops, reply })
     }
 
+    /// Where marks are and were: one answer.
+    pub fn marks(&self, picture: Input) -> Ticket<Vec<Marks>> {
+        self.ask(|reply| Request::Marks { picture: Box::new(picture), reply })
+    }
+
     pub fn activity(&self, samples: Vec<f32>, state: Box<VadState>) -> Ticket<Heard> {
         self.ask(|reply| Request::Activity { samples, state, reply })
     }
 
     pub fn clone_scores(&self, waves: Vec<Vec<f32>>) -> Ticket<Vec<VoiceScore>> {
         self.ask(|reply| Request::Clone { waves, reply })
+    }
+
+    /// How surely each stretch of sound carries PerTh; none for digital silence.
+    pub fn watermarks(&self, waves: Vec<Vec<f32>>) -> Ticket<Vec<Option<f32>>> {
+        self.ask(|reply| Request::Watermark { waves, reply })
     }
 
     pub fn speakers(&self, waves: Vec<Vec<f32>>) -> Ticket<Vec<Embedding>> {
@@ -160,6 +183,20 @@ fn run_oldest(runner: &Runner<Networks>, waiting: &mut VecDeque<Request>) {
                 let _ = reply.send(answer.and_then(|mut found| found.pop().ok_or_else(unanswered)));
             }
         }
+        Some(Request::Marks { picture, reply }) => {
+            let (w, h) = (picture.width, picture.height);
+            let room = (BATCH_PIXELS / (w * h).max(1)).max(1) - 1;
+            let (mut pictures, mut parts) = (vec![*picture], vec![(1, reply)]);
+            take_like(waiting, room, |request| match request {
+                Request::Marks { picture, reply } if (picture.width, picture.height) == (w, h) => {
+                    pictures.push(*picture);
+                    parts.push((1, reply));
+                    Ok(1)
+                }
+                other => Err(other),
+            });
+            share(parts, |parts| runner.run(Kind::Marks, &pictures, parts, w * h, Networks::marks));
+        }
         Some(Request::Swap { crops, reply }) => {
             let (windows, parts) =
                 gather(waiting, BATCH_CROPS, crops, reply, |request| match request {
@@ -176,6 +213,12 @@ fn run_oldest(runner: &Runner<Networks>, waiting: &mut VecDeque<Request>) {
                 });
             share(parts, |parts| {
                 runner.run(Kind::Clone, &windows, parts, 1, Networks::clone_scores)
+            });
+        }
+        Some(Request::Watermark { waves, reply }) => {
+            let parts = vec![(waves.len(), reply)];
+            share(parts, |parts| {
+                runner.run(Kind::Watermark, &waves, parts, 1, Networks::watermarks)
             });
         }
         Some(Request::Speaker { waves, reply }) => {

@@ -34,6 +34,8 @@ pub enum Kind {
     Activity = 2,
     Clone = 3,
     Speaker = 4,
+    Watermark = 5,
+    Marks = 6,
 }
 
 impl Kind {
@@ -44,6 +46,8 @@ impl Kind {
             Self::Activity => "voice activity",
             Self::Clone => DetectorKind::VoiceClone.name(),
             Self::Speaker => "speaker encoder",
+            Self::Watermark => "watermark detector",
+            Self::Marks => "mark finder",
         }
     }
 }
@@ -55,7 +59,7 @@ pub struct Runner<B> {
     /// Why the accelerator was given up.
     lost: OnceLock<String>,
     /// What a batch may cost, by kind, in the units of the one who asks.
-    limits: [AtomicUsize; 5],
+    limits: [AtomicUsize; 7],
     told_of_memory: AtomicBool,
 }
 
@@ -65,7 +69,7 @@ impl<B> Runner<B> {
             cpu,
             accelerator,
             lost: OnceLock::new(),
-            limits: [const { AtomicUsize::new(usize::MAX) }; 5],
+            limits: [const { AtomicUsize::new(usize::MAX) }; 7],
             told_of_memory: AtomicBool::new(false),
         }
     }

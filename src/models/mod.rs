@@ -9,6 +9,8 @@ pub mod domain;
 pub mod efficientnet_lite;
 pub mod import;
 mod inverted_residual;
+pub mod mark_net;
+pub mod perth;
 mod pth;
 pub mod silero_vad;
 pub mod speaker_encoder;
@@ -41,8 +43,10 @@ pub fn expected_shapes(network: &str) -> Option<Shapes> {
         yunet::NETWORK => Some(yunet::shapes()),
         efficientnet_lite::NETWORK => Some(efficientnet_lite::shapes()),
         voice_cnn::NETWORK => Some(voice_cnn::shapes()),
+        mark_net::NETWORK => Some(mark_net::shapes()),
         silero_vad::NETWORK => Some(silero_vad::shapes()),
         speaker_encoder::NETWORK => Some(speaker_encoder::shapes()),
+        perth::NETWORK => Some(perth::shapes()),
         dinov2::NETWORK => Some(dinov2::shapes()),
         dinov2::BASE => Some(dinov2::base_shapes()),
         whisper_encoder::NETWORK => Some(whisper_encoder::shapes()),
@@ -54,8 +58,10 @@ pub fn expected_shapes(network: &str) -> Option<Shapes> {
 /// The lowest precision that a network's layers can make use of.
 fn lowest_precision(network: &str) -> Precision {
     match network {
-        // No pointwise convolutions.
-        silero_vad::NETWORK | aasist::NETWORK | aasist::NETWORK_L => Precision::F32,
+        // No pointwise convolutions that would matter.
+        silero_vad::NETWORK | perth::NETWORK | aasist::NETWORK | aasist::NETWORK_L => {
+            Precision::F32
+        }
         _ => Precision::Bf16,
     }
 }

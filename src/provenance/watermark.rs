@@ -1,111 +1,265 @@
 //! Invisible watermarks of fixed bits that open-source generators put into every picture: the
-//! DWT-DCT method of the package invisible-watermark (its `maxDct.py`), as the pipelines of
-//! Stable Diffusion XL and FLUX call it. No weights are needed to read them.
+//! DWT-DCT method of the package invisible-watermark (its `maxDct.py`), as the pipelines of Stable
+//! Diffusion, FLUX and others call it. No weights are needed to read them.
 //!
-//! The method: the U plane of OpenCV's 8-bit YUV, one level of the Haar wavelet, of its
-//! approximation every block of 4 by 4 carries one bit of the message in turn: whether the block's
-//! largest value but the first lies in the upper half of a step of 36. A bit of the message is what
-//! most of its blocks say.
+//! The method: the U plane of OpenCV's YUV, one level of the Haar wavelet, of its approximation
+//! every block of 4 by 4 carries one bit of the message in turn: its value that is largest in size,
+//! the first one left out, is moved to a quarter (zero) or three quarters (one) of a step of 36.
+//!
+//! The package reads the bit from where in its step a block's largest value lies, and takes what
+//! most blocks of a bit say. That fails wherever the value was moved down and is the largest no
+//! more. Here a block also says how far its largest value stands out: whatever the picture, a one
+//! lies half a step higher than a zero would. What the blocks say is averaged over those of each bit
+//! and compared with the message by correlation.
+//!
+//! Two things differ between pipelines. Those that hand over floating-point numbers (diffusers,
+//! Stability AI's and Black Forest Labs' own) get a U about 0, hence signs, where bytes have it about
+//! 128. And some hand over RGB where the package expects BGR, so that red takes the place of blue.
+//! All four ways are tried.
 //!
 //! Positive-only evidence: scaling, cropping and strong compression destroy the watermark.
 
+use std::f32::consts::TAU;
+
 use crate::report::{Label, LabelVerdict, Seen};
 
-/// Bits of a message.
-const BITS: usize = 48;
-/// So many of a message's bits must be right. Of pictures without one 38 are at most usual.
-const RIGHT: u32 = 44;
-/// How much more often blocks of ones must say one than blocks of zeros. A picture's own colours can
-/// imitate a message by chance where they stay within few steps; then all blocks say about the
-/// same, and this tells. 1 is a picture that was never compressed.
-const CONTRAST: f32 = 0.2;
-/// Blocks of each bit without which a majority says nothing.
+/// Fewer pixels the package does not mark.
+const PIXELS: usize = 256 * 256;
+/// Blocks of each bit without which their mean says nothing.
 const BLOCKS: usize = 8;
 const STEP: f32 = 36.0;
+/// How far along a row a block is compared with its neighbours, on either side: what a picture is
+/// like there says nothing of the bits.
+const NEAR: usize = 4;
+/// Bytes' U of grey in the wavelet's approximation, less what floating-point numbers have there.
+const GREY: f32 = 255.0;
+/// Ways of writing: blue or red chroma, with and without a sign.
+const WAYS: usize = 4;
 
-/// Who uses which message.
-const MESSAGES: [(&str, u64); 2] = [
-    ("FLUX", 0b0010_1010_1111_1110_1000_0111_1001_1100_1111_0101_0010_1110),
-    ("Stable Diffusion XL", 0b1011_0011_1110_1100_1001_0000_0111_1011_1011_0001_1001_1110),
+/// A message and who writes it.
+struct Message {
+    generator: &'static str,
+    bits: Bits,
+    /// Least correlation of the message with what the bits' blocks say: the one that, by Student's
+    /// distribution, a picture without a mark reaches with a probability of 1e-10 where bits are
+    /// independent. The shorter the message, the more is asked. `docs/labels.md` has what pictures
+    /// without one were measured to reach.
+    least: f32,
+}
+
+enum Bits {
+    /// The number's binary digits, so many of them.
+    Number(u64, usize),
+    /// Eight bits of each byte, the highest first.
+    Bytes(&'static str),
+}
+
+/// Where each is written: `docs/labels.md`.
+const MESSAGES: [Message; 7] = [
+    Message {
+        generator: "Stable Diffusion XL, Stable Video Diffusion",
+        bits: Bits::Number(0xB3EC_907B_B19E, 48),
+        least: 0.767,
+    },
+    // "A fixed 48-bit message", says the code; but Python's `bin`, which makes bits of it, leaves out
+    // the two zeros that it begins with.
+    Message { generator: "FLUX", bits: Bits::Number(0x2AFE_879C_F52E, 46), least: 0.778 },
+    // As it was meant.
+    Message { generator: "FLUX", bits: Bits::Number(0x2AFE_879C_F52E, 48), least: 0.767 },
+    Message {
+        generator: "Stable Diffusion 1",
+        bits: Bits::Bytes("StableDiffusionV1"),
+        least: 0.511,
+    },
+    Message { generator: "Stable Diffusion 2", bits: Bits::Bytes("SDV2"), least: 0.863 },
+    Message { generator: "InvokeAI", bits: Bits::Bytes("InvokeAI"), least: 0.694 },
+    Message { generator: "MindONE", bits: Bits::Number(0x00B2_9691_9BB0_B1BA, 56), least: 0.728 },
 ];
 
-/// What most blocks of a bit say.
-struct Message {
-    bits: u64,
-    /// Share of each bit's blocks that say one, the first bit first.
-    ones: [f32; BITS],
+impl Bits {
+    fn list(&self) -> Vec<bool> {
+        match self {
+            Self::Number(number, n) => (0..*n).rev().map(|i| number >> i & 1 == 1).collect(),
+            Self::Bytes(text) => {
+                text.bytes().flat_map(|b| (0..8).rev().map(move |i| b >> i & 1 == 1)).collect()
+            }
+        }
+    }
 }
 
 /// Looks for known watermarks in a picture: RGB, rows packed, as it was stored (not scaled). None
-/// in pictures of under 384 blocks of 8 by 8 pixels, and in such as a message does not stand out from.
+/// in pictures of under 256 by 256 pixels or under eight blocks of 8 by 8 for each bit.
 pub fn dwt_dct(rgb: &[u8], width: usize, height: usize) -> Option<Label> {
-    if rgb.len() != width.checked_mul(height)?.checked_mul(3)? {
-        return None;
-    }
-    let found = message(rgb, width, height)?;
-    let (generator, right, _) = MESSAGES
-        .iter()
-        .map(|(generator, bits)| (*generator, BITS as u32 - (found.bits ^ bits).count_ones(), bits))
-        .filter(|(_, right, bits)| *right >= RIGHT && found.contrast(**bits) >= CONTRAST)
-        .max_by_key(|(_, right, _)| *right)?;
-    Some(Label {
-        system: "watermark".to_owned(),
-        place: "pixels (DWT-DCT)".to_owned(),
-        content: format!("{generator}: {right} of {BITS} bits"),
-        verdict: LabelVerdict::Inconclusive,
-        deviations: Vec::new(),
-        ai: Some(true),
-        seen: Seen::default(),
-    })
+    let mut pictures = DwtDct::default();
+    pictures.push(rgb, width, height);
+    pictures.finish()
 }
 
-impl Message {
-    /// How much more of the blocks say one where `bits` has ones than where it has zeros.
-    fn contrast(&self, bits: u64) -> f32 {
-        let mean = |bit: u64| {
-            let chosen = || (0..BITS).filter(|i| bits >> (BITS - 1 - i) & 1 == bit);
-            chosen().map(|i| self.ones[i]).sum::<f32>() / chosen().count().max(1) as f32
-        };
-        mean(1) - mean(0)
-    }
+/// Looks for known watermarks in pictures of one video, each of which carries the same: what their
+/// blocks say is averaged. Memory: a quarter of a byte for each pixel of one picture.
+#[derive(Default)]
+pub struct DwtDct {
+    /// Of the first picture.
+    width: usize,
+    height: usize,
+    pictures: usize,
+    /// What each block says, summed over the pictures, row by row: positive is one.
+    says: [Vec<f32>; WAYS],
 }
 
-fn message(rgb: &[u8], width: usize, height: usize) -> Option<Message> {
-    let (across, down) = (width / 4 * 4 / 8, height / 4 * 4 / 8);
-    if across.checked_mul(down)? < BITS * BLOCKS {
-        return None;
-    }
-    let mut ones = [0u32; BITS];
-    let mut blocks = [0u32; BITS];
-    for row in 0..down {
-        for column in 0..across {
-            let bit = (row * across + column) % BITS;
-            ones[bit] += u32::from(says_one(rgb, width, row * 8, column * 8));
-            blocks[bit] += 1;
+/// How well a message fits.
+struct Fit {
+    correlation: f32,
+    right: usize,
+}
+
+impl DwtDct {
+    /// Takes a picture: RGB, rows packed, as it was stored (not scaled). Those of another size than
+    /// the first one, and what is no picture, do not count.
+    pub fn push(&mut self, rgb: &[u8], width: usize, height: usize) {
+        let pixels = width.checked_mul(height);
+        if pixels.is_none_or(|n| n < PIXELS || n.checked_mul(3) != Some(rgb.len())) {
+            return;
+        }
+        if self.pictures == 0 {
+            (self.width, self.height) = (width, height);
+            let blocks = self.across() * self.down();
+            self.says = std::array::from_fn(|_| vec![0.0; blocks]);
+        } else if (width, height) != (self.width, self.height) {
+            return;
+        }
+        self.pictures += 1;
+        let across = self.across();
+        for row in 0..self.down() {
+            for column in 0..across {
+                let at = row * across + column;
+                for (way, says) in block(rgb, width, row * 8, column * 8).into_iter().enumerate() {
+                    self.says[way][at] += says;
+                }
+            }
         }
     }
-    let shares: [f32; BITS] = std::array::from_fn(|i| ones[i] as f32 / blocks[i] as f32);
-    let bits = shares.iter().fold(0, |bits, share| bits << 1 | u64::from(share * 255.0 > 127.0));
-    Some(Message { bits, ones: shares })
+
+    fn across(&self) -> usize {
+        self.width / 4 * 4 / 8
+    }
+
+    fn down(&self) -> usize {
+        self.height / 4 * 4 / 8
+    }
+
+    /// The watermark that fits best, where one fits.
+    pub fn finish(mut self) -> Option<Label> {
+        let across = self.across();
+        if across == 0 {
+            return None;
+        }
+        for says in &mut self.says {
+            says.chunks_exact_mut(across).for_each(less_the_near);
+        }
+        let fits = MESSAGES.iter().filter_map(|message| {
+            let fit = self.fit(&message.bits.list())?;
+            (fit.correlation >= message.least).then_some((message, fit))
+        });
+        let (message, fit) = fits.max_by(|a, b| a.1.correlation.total_cmp(&b.1.correlation))?;
+        let pictures = match self.pictures {
+            1 => String::new(),
+            n => format!(" in {n} pictures"),
+        };
+        Some(Label {
+            system: "watermark".to_owned(),
+            place: "pixels (DWT-DCT)".to_owned(),
+            content: format!(
+                "{}: {} of {} bits{pictures}, correlation {:.2}",
+                message.generator,
+                fit.right,
+                message.bits.list().len(),
+                fit.correlation
+            ),
+            verdict: LabelVerdict::Inconclusive,
+            deviations: Vec::new(),
+            ai: Some(true),
+            seen: Seen::default(),
+        })
+    }
+
+    /// How well the message fits, written in the way in which it fits best. None where there are too
+    /// few blocks for it.
+    fn fit(&self, bits: &[bool]) -> Option<Fit> {
+        let across = self.across();
+        let blocks = across * self.down();
+        if blocks < BLOCKS * bits.len() {
+            return None;
+        }
+        // What blocks say is compared with their neighbours; so are the bits.
+        let mut expected: Vec<f32> =
+            (0..blocks).map(|i| if bits[i % bits.len()] { 1.0 } else { 0.0 }).collect();
+        expected.chunks_exact_mut(across).for_each(less_the_near);
+        let expected = centred(&expected, bits.len());
+        let fit = |says: &Vec<f32>| {
+            let found = centred(says, bits.len());
+            let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+            let size = (dot(&found, &found) * dot(&expected, &expected)).sqrt();
+            let right = found.iter().zip(bits).filter(|(f, bit)| (**f > 0.0) == **bit).count();
+            Fit { correlation: dot(&found, &expected) / size.max(f32::MIN_POSITIVE), right }
+        };
+        let ways = self.says.iter().map(fit);
+        ways.max_by(|a, b| a.correlation.total_cmp(&b.correlation))
+    }
 }
 
-/// The bit of the block of 8 by 8 pixels at `y`, `x`.
-fn says_one(rgb: &[u8], width: usize, y: usize, x: usize) -> bool {
-    let mut largest = -1.0;
+/// The mean over the blocks of each bit, less that over all bits.
+fn centred(says: &[f32], bits: usize) -> Vec<f32> {
+    let mut means: Vec<f32> = (0..bits)
+        .map(|bit| {
+            let own = || says.iter().skip(bit).step_by(bits);
+            own().sum::<f32>() / own().count().max(1) as f32
+        })
+        .collect();
+    let mean = means.iter().sum::<f32>() / bits as f32;
+    means.iter_mut().for_each(|m| *m -= mean);
+    means
+}
+
+/// Each value less the mean over itself and its neighbours; a row's ends are repeated beyond it.
+fn less_the_near(row: &mut [f32]) {
+    let own = row.to_vec();
+    let last = own.len().saturating_sub(1);
+    for (i, value) in row.iter_mut().enumerate() {
+        let near = (i..=i + 2 * NEAR).map(|k| own[k.saturating_sub(NEAR).min(last)]);
+        *value -= near.sum::<f32>() / (2 * NEAR + 1) as f32;
+    }
+}
+
+/// What the block of 8 by 8 pixels at `y`, `x` says in each way of writing.
+fn block(rgb: &[u8], width: usize, y: usize, x: usize) -> [f32; WAYS] {
+    let (mut blue, mut red) = ([0.0; 15], [0.0; 15]);
     for k in 1..16 {
         let (y, x) = (y + k / 4 * 2, x + k % 4 * 2);
-        let at = |y: usize, x: usize| {
+        let (mut b_sum, mut r_sum) = (0, 0);
+        for (y, x) in [(y, x), (y, x + 1), (y + 1, x), (y + 1, x + 1)] {
             let p = (y * width + x) * 3;
-            rgb.get(p..p + 3).map_or(0.0, |p| f32::from(u_of(p[0], p[1], p[2])))
-        };
-        // The Haar wavelet's approximation: twice the mean.
-        let value = (at(y, x) + at(y, x + 1) + at(y + 1, x) + at(y + 1, x + 1)) / 2.0;
-        // Never negative, so it is the largest in size, too.
-        if value > largest {
-            largest = value;
+            if let Some(&[r, g, b]) = rgb.get(p..p + 3) {
+                b_sum += u32::from(u_of(r, g, b));
+                r_sum += u32::from(u_of(b, g, r));
+            }
         }
+        // The Haar wavelet's approximation: twice the mean.
+        (blue[k - 1], red[k - 1]) = (b_sum as f32 / 2.0, r_sum as f32 / 2.0);
     }
-    largest % STEP > 0.5 * STEP
+    let signed = |values: [f32; 15]| values.map(|v| (v - GREY).abs());
+    [says(signed(blue)), says(blue), says(signed(red)), says(red)]
+}
+
+/// The sum of two opinions from -1 (zero) to 1 (one): where in its step the largest value lies, and
+/// whether the largest stands out more than the smallest does.
+fn says(mut values: [f32; 15]) -> f32 {
+    let (low, middle, high) = values.select_nth_unstable_by(7, f32::total_cmp);
+    let most = high.iter().copied().fold(*middle, f32::max);
+    let least = low.iter().copied().fold(*middle, f32::min);
+    let half = STEP / 2.0;
+    let beyond = (most - *middle + least - *middle).clamp(-half, half) / half;
+    beyond - (TAU * most / STEP).sin()
 }
 
 /// OpenCV's U of an 8-bit pixel (`COLOR_BGR2YUV`), in its fixed-point arithmetic.
@@ -140,36 +294,97 @@ mod tests {
         rgb
     }
 
-    /// As the package writes it, but straight on B, which moves U by 0.44 of it and Y by 0.11.
-    fn marked(mut rgb: Vec<u8>, width: usize, height: usize, bits: u64) -> Vec<u8> {
+    /// As the package writes it, but straight on B, which moves U by 0.436 of it. `grey`: what U of
+    /// grey is taken for, twice; 0 is how bytes are written, [`GREY`] how floating-point numbers are.
+    fn marked(
+        mut rgb: Vec<u8>,
+        (width, height): (usize, usize),
+        bits: &[bool],
+        grey: f32,
+    ) -> Vec<u8> {
         let (across, down) = (width / 4 * 4 / 8, height / 4 * 4 / 8);
-        for row in 0..down {
-            for column in 0..across {
-                let bit = bits >> (BITS - 1 - (row * across + column) % BITS) & 1 == 1;
-                for _ in 0..400 {
-                    if says_one(&rgb, width, row * 8, column * 8) == bit {
-                        break;
-                    }
-                    for y in row * 8..row * 8 + 8 {
-                        for x in column * 8..column * 8 + 8 {
-                            let b = &mut rgb[(y * width + x) * 3 + 2];
-                            *b = b.wrapping_add(2).max(1);
-                        }
-                    }
-                }
+        for i in 0..across * down {
+            let (y, x) = (i / across * 8, i % across * 8);
+            let pixels = |k: usize| {
+                let (y, x) = (y + k / 4 * 2, x + k % 4 * 2);
+                [(y, x), (y, x + 1), (y + 1, x), (y + 1, x + 1)].map(|(y, x)| (y * width + x) * 3)
+            };
+            let value = |k: usize| {
+                let of = |p: usize| f32::from(u_of(rgb[p], rgb[p + 1], rgb[p + 2]));
+                pixels(k).into_iter().map(of).sum::<f32>() / 2.0 - grey
+            };
+            let largest = |a: &usize, b: &usize| value(*a).abs().total_cmp(&value(*b).abs());
+            let k = (1..16).max_by(largest).unwrap();
+            let old = value(k);
+            let quarter = if bits[i % bits.len()] { 0.75 } else { 0.25 };
+            let new = ((old.abs() / STEP).floor() + quarter) * STEP * old.signum();
+            let blue = ((new - old) / 2.0 / 0.436).round() as i32;
+            for p in pixels(k) {
+                rgb[p + 2] = (i32::from(rgb[p + 2]) + blue).clamp(0, 255) as u8;
             }
         }
         rgb
     }
 
     #[test]
-    fn both_messages_are_read() {
-        for (generator, bits) in MESSAGES {
-            let rgb = marked(picture(513, 386, 3), 513, 386, bits);
-            let label = dwt_dct(&rgb, 513, 386).unwrap();
-            assert_eq!(label.content, format!("{generator}: 48 of 48 bits"));
-            assert_eq!(label.ai, Some(true));
+    fn every_message_is_read_in_every_way() {
+        let size = (513, 386);
+        for message in &MESSAGES {
+            let bits = message.bits.list();
+            for grey in [0.0, GREY] {
+                let rgb = marked(picture(513, 386, 3), size, &bits, grey);
+                let label = dwt_dct(&rgb, 513, 386).unwrap();
+                let n = bits.len();
+                let right = format!("{}: {n} of {n} bits, correlation ", message.generator);
+                assert!(label.content.starts_with(&right), "{}", label.content);
+                assert_eq!(label.ai, Some(true));
+                // Written by who takes RGB for BGR.
+                let swapped: Vec<u8> =
+                    rgb.as_chunks::<3>().0.iter().flat_map(|[r, g, b]| [*b, *g, *r]).collect();
+                assert!(dwt_dct(&swapped, 513, 386).unwrap().content.starts_with(&right));
+            }
         }
+    }
+
+    #[test]
+    fn messages_have_their_lengths() {
+        let lengths: Vec<usize> = MESSAGES.iter().map(|m| m.bits.list().len()).collect();
+        assert_eq!(lengths, [48, 46, 48, 136, 32, 64, 56]);
+        let text = |message: &Message| -> String {
+            message.bits.list().iter().map(|bit| if *bit { '1' } else { '0' }).collect()
+        };
+        assert_eq!(text(&MESSAGES[1]), "1010101111111010000111100111001111010100101110");
+        assert_eq!(text(&MESSAGES[2]), format!("00{}", text(&MESSAGES[1])));
+        assert!(text(&MESSAGES[4]).starts_with("01010011"), "S");
+    }
+
+    /// Grain that hides the mark in one picture is averaged out over several of them.
+    #[test]
+    fn pictures_of_a_video_speak_together() {
+        let bits = MESSAGES[0].bits.list();
+        let grainy = |seed: usize| {
+            let mut state = (seed as u64 + 9).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            let mut rgb = marked(picture(512, 288, seed), (512, 288), &bits, 0.0);
+            for v in &mut rgb {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                *v = (f32::from(*v) + ((state >> 40) as f32 / (1 << 24) as f32 - 0.5) * 62.0)
+                    .clamp(0.0, 255.0) as u8;
+            }
+            rgb
+        };
+        let (mut together, mut alone) = (DwtDct::default(), 0);
+        for seed in 0..12 {
+            let rgb = grainy(seed);
+            alone += usize::from(dwt_dct(&rgb, 512, 288).is_some());
+            together.push(&rgb, 512, 288);
+            // Not counted.
+            together.push(&rgb[3..], 512, 288);
+            together.push(&picture(512, 256, seed), 512, 256);
+        }
+        assert!(alone < 6, "{alone}");
+        let content = together.finish().unwrap().content;
+        assert!(content.starts_with("Stable Diffusion XL"), "{content}");
+        assert!(content.contains("in 12 pictures"), "{content}");
     }
 
     #[test]
@@ -184,8 +399,12 @@ mod tests {
 
     #[test]
     fn a_message_of_somebody_else_is_not_taken_for_theirs() {
-        let rgb = marked(picture(512, 384, 5), 512, 384, 0x1234_5678_9ABC);
-        assert!(dwt_dct(&rgb, 512, 384).is_none());
+        for (number, n) in [(0x1234_5678_9ABC, 48), (0x7465_7374, 32), (0x1234_5678_9ABC_DEF0, 64)]
+        {
+            let bits = Bits::Number(number, n).list();
+            let rgb = marked(picture(512, 384, 5), (512, 384), &bits, 0.0);
+            assert!(dwt_dct(&rgb, 512, 384).is_none(), "{number:x}");
+        }
     }
 
     #[test]

@@ -378,6 +378,9 @@ pub enum ReasonCode {
     UnreadContainer,
     LabelsPartlyRead,
     ManifestNotVerified,
+    WatermarkNotRead,
+    TextNotRead,
+    TextReaderFailed,
     DeviceLost,
 }
 
@@ -409,6 +412,9 @@ impl ReasonCode {
             Self::UnreadContainer => "labels not read here",
             Self::LabelsPartlyRead => "labels partly read",
             Self::ManifestNotVerified => "manifest not verified",
+            Self::WatermarkNotRead => "watermark not read",
+            Self::TextNotRead => "text in pictures not read",
+            Self::TextReaderFailed => "text in pictures not read",
             Self::DeviceLost => "device lost",
         }
     }
@@ -457,6 +463,9 @@ pub struct Timings {
     pub total_ms: u64,
     pub hash_ms: u64,
     pub labels_ms: u64,
+    /// Reading text in pictures, once they are decoded.
+    #[serde(default)]
+    pub text_ms: u64,
     pub decode_ms: u64,
     pub frames: u64,
     pub face_windows: u64,
@@ -556,6 +565,9 @@ mod tests {
             UnreadContainer,
             LabelsPartlyRead,
             ManifestNotVerified,
+            WatermarkNotRead,
+            TextNotRead,
+            TextReaderFailed,
             DeviceLost,
         ];
         // Breaks the build where a code is added without its line here.
@@ -564,7 +576,8 @@ mod tests {
                 NoFace | FaceTooSmall | TooBlurred | TooCompressed | ExtremePose | NoSpeech
                 | TooShort | BandLimited | Clipped | Music | OutOfDomain | DecodeError
                 | NoVideo | NoAudio | InferenceError | UnreadContainer | LabelsPartlyRead
-                | ManifestNotVerified | DeviceLost => {}
+                | ManifestNotVerified | WatermarkNotRead | TextNotRead | TextReaderFailed
+                | DeviceLost => {}
             }
         }
         let ours: Vec<Value> = ours.iter().map(|c| serde_json::to_value(c).unwrap()).collect();

@@ -52,7 +52,8 @@ pub fn disposition(
     }
     for Evidence { kind, place, detail, .. } in strip_evidence {
         match kind.as_str() {
-            "orphaned_jumbf" | "xmp_points_to_missing_manifest" => {
+            // Whether what is gone spoke of AI nobody knows.
+            "orphaned_jumbf" | "xmp_points_to_missing_manifest" | "erased_mark" => {
                 open.push(format!("{kind} at {place}: {detail}"));
             }
             // The trace or mark itself is among the labels; a broken binding says nothing of AI.
