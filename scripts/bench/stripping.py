@@ -799,7 +799,9 @@ def said(row, source, report):
     for system, known in source.systems.items():
         if system == "visible":
             seen = [l for l in labels if region(l) and l["system"].startswith("explicit")]
-            read = any(overlap(region(l), row["box"]) >= 0.3 for l in seen) and row["mark"] != "residue"
+            # Where the operation changed the picture's size the box is not known; a text that was read is.
+            moved = row["operation"] in ("resize", "screenshot", "upload")
+            read = any(moved or overlap(region(l), row["box"]) >= 0.3 for l in seen) and row["mark"] != "residue"
         else:
             of = [l for l in labels if l["system"] == system and l["place"] != "file"]
             # Content is cut at 4 KiB and texts before it; the key alone tells where it is longer.
