@@ -75,15 +75,15 @@ class Judged:
     def located(self, at, high, i):
         return any(p >= high and max(iou(box, b) for b in self.cases[i]["boxes"]) >= 0.5 for p, _, box in self.found[at][i])
 
-    def choose(self, which):
-        """(share located, index of low, high) on these cases."""
+    def choose(self, which, rate=FALSE_ALARMS):
+        """(share located, index of low, high) on these cases at this rate of false alarms."""
         best = (-1.0, 0, 0.0)
         erased = [i for i in which if self.still[i] and self.family[i] == "erased" and self.traced[i]]
         for at, low in enumerate(self.lows):
             highs = [low]
             for family in ("none", "mark"):
                 peaks = np.sort(self.peaks(at, [i for i in which if self.still[i] and self.family[i] == family]))[::-1]
-                allowed = int(FALSE_ALARMS * len(peaks))
+                allowed = int(rate * len(peaks))
                 # Just above the first that may not be flagged.
                 highs.append(peaks[allowed] + 1e-3)
             high = float(max(highs))
@@ -217,6 +217,10 @@ def main():
     ):
         if mask.sum():
             tables.append(f"| {name} | {add(name, values, mask)} |")
+
+    tables.append("\n| false alarms allowed | located, network | located, local variance |\n| --- | --- | --- |")
+    for rate in (0.01, 0.05, 0.1, 0.2):
+        tables.append(f"| {rate:.0%} | {judged.choose(everything, rate)[0]:.3f} | {plain.choose(everything, rate)[0]:.3f} |")
 
     # The line: score of the best component at `low` that also reaches `high`, as the program sees it,
     # would leave a handful of negatives; so `high` is not asked for here.
