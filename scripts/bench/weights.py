@@ -19,10 +19,9 @@ from pathlib import Path
 # As in src/provenance/evidence.rs.
 KINDS = {
     "aigc_key_without_value": ("aigc", 6.5), "aigc_key_table_entry_without_item": ("aigc", 7.0),
-    "label_json_cut_short": ("aigc", 6.0), "label_bytes_in_free_box": ("aigc", 7.0), "label_box_renamed_free": ("aigc", 8.0),
+    "label_json_cut_short": ("aigc", 6.0), "label_bytes_in_free_box": ("aigc", 7.0), "label_box_renamed_free": ("aigc", 7.0),
     "orphaned_jumbf": ("c2pa", 6.5), "xmp_points_to_missing_manifest": ("c2pa", 6.0), "broken_hard_binding": (None, 1.5),
     "generator_trace_without_label": (None, 1.0), "watermark_without_label": (None, 2.0), "erased_mark": ("visible", None),
-    "source_type_in_unused_space": ("iptc", None),
 }
 METADATA = {"aigc", "c2pa", "iptc"}
 
