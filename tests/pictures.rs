@@ -60,7 +60,7 @@ fn text_in_pictures_is_read_and_judged() {
     for (name, label) in [
         ("rule.png", text("AI生成", 48, LOWER_RIGHT, "")),
         ("small.jpg", text("豆包AI生成", 26, LOWER_RIGHT, "")),
-        ("middle.png", text("AI生成", 48, "x=(w-tw)/2:y=h*0.17", "")),
+        ("middle.png", text("AI生成", 48, "x=(w-tw)/2:y=h*0.14", "")),
         ("other.png", text("Hello", 48, LOWER_RIGHT, "")),
     ] {
         ffmpeg(&["-f", "lavfi", "-i", ground, "-vf", &label, "-frames:v", "1"], &file(name));
