@@ -44,7 +44,7 @@ const PRESENT_LEVELS: f32 = 4.0;
 const CONFIDENCE: f32 = 20.0;
 /// Rows of a line with less than this part of the fullest row's strokes do not count as its height, and
 /// so many of them may lie between rows that do, in pixels of the page.
-const FAIR: usize = 8;
+const FAIR: usize = 30;
 const MISSING_ROWS: usize = 4;
 /// Stretches of time of one label that are told apart.
 const STRETCHES: usize = 8;

@@ -11,6 +11,8 @@ use crate::report::Region;
 const TABLE: &str = include_str!("marks.toml");
 /// Of the shortest side.
 const HEIGHT: f32 = 0.05;
+/// What the measure of a text's height is good for, besides one pixel.
+const MEASURED: f32 = 1.05;
 const DURATION_MS: i64 = 2_000;
 /// A label stands at an edge where no more than this share of the picture's side is between.
 const EDGE: f32 = 0.1;
@@ -187,8 +189,8 @@ pub fn deviations(
         }
     };
     code(!said.wording, "wording");
-    // A pixel is what the measure is good for.
-    code(shown.height + 1.0 < HEIGHT * width.min(height) as f32, "text_too_small");
+    let least = HEIGHT * width.min(height) as f32;
+    code(MEASURED * shown.height + 1.0 < least, "text_too_small");
     let Region { x, y, w, h } = shown.region;
     let near = |at: u32, length: u32, all: usize| {
         let (at, end, all) = (at as f32, (at + length) as f32, all as f32);
