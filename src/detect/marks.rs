@@ -76,7 +76,7 @@ pub fn regions(
     (width, height): (usize, usize),
 ) -> Vec<Found> {
     let mut found = Vec::new();
-    if columns == 0 || cells.len() % columns != 0 {
+    if columns == 0 || !cells.len().is_multiple_of(columns) {
         return found;
     }
     let rows = cells.len() / columns;

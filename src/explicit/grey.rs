@@ -73,7 +73,7 @@ impl Grey {
                     }
                 }
                 let all = (factor * factor) as u64;
-                pixels.extend(sums.iter().map(|sum| (sum / all >> 8) as u8));
+                pixels.extend(sums.iter().map(|sum| ((sum / all) >> 8) as u8));
             }
         }
         Some(Self { width: w, height: h, pixels })
@@ -92,7 +92,7 @@ impl Grey {
         let rows = (rect.y..rect.y + rect.h).map(|y| self.row(y));
         let parts = rows.flat_map(|row| row.get(rect.x..rect.x + rect.w).unwrap_or_default());
         let pixels: Vec<u8> = parts.copied().collect();
-        let height = if rect.w == 0 { 0 } else { pixels.len() / rect.w };
+        let height = pixels.len().checked_div(rect.w).unwrap_or(0);
         Self { width: rect.w, height, pixels }
     }
 

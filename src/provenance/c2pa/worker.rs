@@ -125,7 +125,7 @@ impl Worker {
             .spawn()
             .map_err(|e| format!("{} cannot be started: {e}", self.program.display()))?;
         let mut child = Reaped::new(child);
-        let Some(mut stdout) = child.stdout().take() else {
+        let Some(mut stdout) = child.stdout() else {
             return Err("the worker has no output".to_owned());
         };
         let (send, receive) = mpsc::channel();
