@@ -33,11 +33,11 @@ const MOST_ERASED: f32 = 5.0;
 /// sees there is in a picture from which something was erased than in another. None where it is no
 /// likelier that a label was.
 pub fn erased_mark(place: &str, log_odds: f32, seen: Seen) -> Option<Evidence> {
-    let weight = (log_odds - OTHER_MARKS).min(MOST_ERASED);
+    let weight = log_odds - OTHER_MARKS;
     (weight > 0.0).then(|| Evidence {
         kind: ERASED_MARK.to_owned(),
         place: place.to_owned(),
-        weight,
+        weight: weight.min(MOST_ERASED),
         detail:
             "something that lay over the picture was erased here (blurred, filled in or covered); \
                  whether it was a label cannot be seen"

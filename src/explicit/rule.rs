@@ -11,6 +11,8 @@ use crate::report::Region;
 const TABLE: &str = include_str!("marks.toml");
 /// Of the shortest side.
 const HEIGHT: f32 = 0.05;
+/// What the measure of a text's height is good for, besides one pixel.
+const MEASURED: f32 = 1.05;
 const DURATION_MS: i64 = 2_000;
 /// A label stands at an edge where no more than this share of the picture's side is between.
 const EDGE: f32 = 0.1;
@@ -58,16 +60,25 @@ static MARKS: LazyLock<Vec<Mark>> = LazyLock::new(|| {
     table.mark.into_iter().map(mark).collect()
 });
 
+/// A letter, digit or Chinese character as it is compared, and whether it begins a word: stands after
+/// something else.
+type Folded = (char, bool);
+
 /// Letters, digits and Chinese characters, with those that are taken for each other when read made
-/// one: case, full width, I l 1 |, 0 O, and Chinese characters of nearly the same shape.
+/// one: case, full width, I l 1, 0 O, and Chinese characters of nearly the same shape.
 fn folded(text: &str) -> Vec<char> {
+    words(text).into_iter().map(|(c, _)| c).collect()
+}
+
+/// The same, with the beginnings of words.
+fn words(text: &str) -> Vec<Folded> {
     let fold = |c: char| {
         let c = match c {
             '\u{ff01}'..='\u{ff5e}' => char::from_u32(c as u32 - 0xfee0).unwrap_or(c),
             _ => c,
         };
         match c {
-            'l' | 'I' | 'i' | '1' | '!' | 'İ' | 'ı' => Some('i'),
+            'l' | 'I' | 'i' | '1' | 'İ' | 'ı' => Some('i'),
             '0' | 'O' | 'o' => Some('o'),
             '戍' | '戌' | '咸' | '威' | '戚' => Some('成'),
             '干' | '于' => Some('千'),
@@ -78,7 +89,14 @@ fn folded(text: &str) -> Vec<char> {
             _ => None,
         }
     };
-    text.chars().filter_map(fold).collect()
+    let mut begins = true;
+    let mut all = Vec::new();
+    for c in text.chars() {
+        let c = fold(c);
+        all.extend(c.map(|c| (c, begins)));
+        begins = c.is_none();
+    }
+    all
 }
 
 /// How many characters of a mark may be read wrongly where the table does not say: one of a long
@@ -105,6 +123,18 @@ fn holds(text: &[char], mark: &[char], errors: usize) -> bool {
     best <= errors
 }
 
+/// Whether `text` holds `mark` as it is, and no Latin letter of the same word goes on before or behind.
+fn holds_exactly(text: &[Folded], mark: &[char]) -> bool {
+    let latin = |at: usize| text.get(at).is_some_and(|(c, _)| c.is_ascii_alphabetic());
+    // Whether a word goes on from the character before `at`.
+    let goes_on = |at: usize| {
+        at > 0 && latin(at - 1) && latin(at) && text.get(at).is_some_and(|(_, begins)| !begins)
+    };
+    text.windows(mark.len().max(1)).enumerate().any(|(at, part)| {
+        part.iter().map(|(c, _)| c).eq(mark) && !goes_on(at) && !goes_on(at + mark.len())
+    })
+}
+
 /// Whether there is "AI" that is no part of a longer word. What `folded` has made one is told by the
 /// text itself: here letters of its own script must not be neighbours.
 fn has_ai(text: &[char]) -> bool {
@@ -121,20 +151,23 @@ fn has_ai(text: &[char]) -> bool {
 /// "AI" by itself is too little: anything may have it. It must stand beside 生成 or 合成, or be part
 /// of a mark of the table.
 pub fn said(line: &str) -> Option<Said> {
-    let text = folded(line);
+    // A stroke that stands for the letter.
+    let line = line.replace("A|", "AI").replace("A!", "AI");
+    let with_words = words(&line);
+    let text = folded(&line);
     let word = |word: &str| {
         let word: Vec<char> = word.chars().collect();
         text.windows(word.len()).any(|part| part == word)
     };
     // Within one word as it was read, so that "Hai" and "AI" stay apart.
-    let ai = line
-        .split(|c: char| !c.is_alphanumeric() && !"|!".contains(c))
-        .any(|part| has_ai(&folded(part)));
+    let ai = line.split(|c: char| !c.is_alphanumeric()).any(|part| has_ai(&folded(part)));
     let intelligence: Vec<char> = "人工智能".chars().collect();
     let made = word("生成") || word("合成");
     let wording = made && (ai || holds(&text, &intelligence, 1));
-    let fits = |mark: &&Mark| {
-        if mark.alone { text == mark.text } else { holds(&text, &mark.text, mark.errors) }
+    let fits = |mark: &&Mark| match mark.errors {
+        _ if mark.alone => text == mark.text,
+        0 => holds_exactly(&with_words, &mark.text),
+        errors => holds(&text, &mark.text, errors),
     };
     // The longest of those that fit says most.
     let mark = MARKS.iter().filter(fits).max_by_key(|mark| mark.text.len());
@@ -187,8 +220,8 @@ pub fn deviations(
         }
     };
     code(!said.wording, "wording");
-    // A pixel is what the measure is good for.
-    code(shown.height + 1.0 < HEIGHT * width.min(height) as f32, "text_too_small");
+    let least = HEIGHT * width.min(height) as f32;
+    code(MEASURED * shown.height + 1.0 < least, "text_too_small");
     let Region { x, y, w, h } = shown.region;
     let near = |at: u32, length: u32, all: usize| {
         let (at, end, all) = (at as f32, (at + length) as f32, all as f32);
