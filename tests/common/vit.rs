@@ -107,7 +107,14 @@ impl MadeUp {
 /// entries in the manifest, which has none for voice-clone's.
 pub fn weights(folder: &Path) {
     let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights");
-    for name in ["yunet", "silero-vad", "face-swap-fast", "voice-clone-fast", "speaker-encoder"] {
+    for name in [
+        "yunet",
+        "silero-vad",
+        "face-swap-fast",
+        "voice-clone-fast",
+        "speaker-encoder",
+        "label-strip-marks",
+    ] {
         let name = format!("{name}.safetensors");
         std::fs::copy(shipped.join(&name), folder.join(&name)).unwrap();
     }
