@@ -1,12 +1,13 @@
 //! Programs of others that work on hostile input: limited, killed at their deadline, reaped.
 
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Child, ChildStdin, ChildStdout, ExitStatus};
+use std::process::{Child, ExitStatus};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// How a child that failed came to its end, in words.
-pub(crate) fn ended(status: ExitStatus) -> String {
+fn ended(status: ExitStatus) -> String {
     match status.signal() {
         Some(libc::SIGXCPU) => "it used up its CPU time and was ended".to_owned(),
         Some(libc::SIGABRT) => "it was aborted, as when its memory is used up".to_owned(),
@@ -15,26 +16,58 @@ pub(crate) fn ended(status: ExitStatus) -> String {
     }
 }
 
+/// Lets a child work to its end: writes `input` where its stdin is a pipe, and gives back the first `most`
+/// bytes of what it says on its stdout, which has to be one.
+///
+/// # Errors
+/// One sentence: it was ended at the deadline, or failed. Nothing of it is left then.
+pub(crate) fn output(
+    child: Child,
+    input: &[u8],
+    most: u64,
+    deadline: Duration,
+) -> Result<Vec<u8>, String> {
+    let started = Instant::now();
+    let mut child = Reaped(child);
+    let stdin = child.0.stdin.take();
+    let Some(stdout) = child.0.stdout.take() else {
+        return Err("it has no output".to_owned());
+    };
+    let (send, receive) = mpsc::channel();
+    std::thread::scope(|scope| {
+        // Both end at the latest when the program was killed, which closes the pipes. That it does
+        // not read its input to the end is told by its exit code.
+        if let Some(mut stdin) = stdin {
+            scope.spawn(move || stdin.write_all(input));
+        }
+        scope.spawn(move || {
+            let mut text = Vec::new();
+            let read = stdout.take(most).read_to_end(&mut text);
+            // Nobody listens any more where the deadline is over.
+            let _ = send.send(read.map(|_| text));
+        });
+        let left = || deadline.saturating_sub(started.elapsed());
+        let said = receive.recv_timeout(left());
+        let status = child.wait(left());
+        match (said, status) {
+            (_, Ok(None)) | (Err(mpsc::RecvTimeoutError::Timeout), _) => {
+                Err(format!("it took more than {} s and was ended", deadline.as_secs_f64()))
+            }
+            (_, Err(e)) => Err(format!("it cannot be waited for: {e}")),
+            (Ok(Ok(text)), Ok(Some(status))) if status.success() => Ok(text),
+            (_, Ok(Some(status))) => Err(ended(status)),
+        }
+        // Here a program that is still there is killed and reaped, before the scope joins.
+        .inspect_err(|_| child.end())
+    })
+}
+
 /// A child that never stays behind.
-pub(crate) struct Reaped(Child);
+struct Reaped(Child);
 
 impl Reaped {
-    pub(crate) fn new(child: Child) -> Self {
-        Self(child)
-    }
-
-    /// Its output, once.
-    pub(crate) fn stdout(&mut self) -> Option<ChildStdout> {
-        self.0.stdout.take()
-    }
-
-    /// Its input, once.
-    pub(crate) fn stdin(&mut self) -> Option<ChildStdin> {
-        self.0.stdin.take()
-    }
-
     /// Waits for at most `limit`. None: it still runs.
-    pub(crate) fn wait(&mut self, limit: Duration) -> io::Result<Option<ExitStatus>> {
+    fn wait(&mut self, limit: Duration) -> io::Result<Option<ExitStatus>> {
         let started = Instant::now();
         let mut pause = Duration::from_micros(200);
         loop {
@@ -52,7 +85,7 @@ impl Reaped {
     }
 
     /// Kills it with whatever it started in its turn, and reaps it.
-    pub(crate) fn end(&mut self) {
+    fn end(&mut self) {
         if let Ok(None) = self.0.try_wait()
             && let Ok(group) = i32::try_from(self.0.id())
         {

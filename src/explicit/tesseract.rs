@@ -2,15 +2,13 @@
 //! at its deadline. Pictures go in by its stdin, words come out by its stdout; nothing is written
 //! to a disk.
 
-use std::io::{Read, Write};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::mpsc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::grey::{Grey, Rect};
-use crate::child::{Reaped, confine, ended};
+use crate::child::{confine, output};
 
 /// Languages wanted, in the order in which they are tried.
 const LANGUAGES: [&str; 2] = ["chi_sim", "eng"];
@@ -101,7 +99,6 @@ impl Tesseract {
 
 /// Runs a command with `input` on its stdin; what it said on stdout.
 fn run(mut command: Command, input: &[u8], deadline: Duration) -> Result<Vec<u8>, String> {
-    let started = Instant::now();
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     // One thread: its others spin, and files are read side by side anyway.
     command.env("OMP_THREAD_LIMIT", "1").process_group(0);
@@ -113,35 +110,7 @@ fn run(mut command: Command, input: &[u8], deadline: Duration) -> Result<Vec<u8>
         std::io::ErrorKind::NotFound => "not installed".to_owned(),
         _ => format!("cannot be started: {e}"),
     })?;
-    let mut child = Reaped::new(child);
-    let (Some(mut stdin), Some(mut stdout)) = (child.stdin(), child.stdout()) else {
-        return Err("the program has no input or output".to_owned());
-    };
-    let (send, receive) = mpsc::channel();
-    std::thread::scope(|scope| {
-        // Both end at the latest when the program was killed, which closes the pipes. That it does
-        // not read its input to the end is told by its exit code.
-        scope.spawn(move || stdin.write_all(input));
-        scope.spawn(move || {
-            let mut text = Vec::new();
-            let read = stdout.by_ref().take(MAX_OUTPUT).read_to_end(&mut text);
-            // Nobody listens any more where the deadline is over.
-            let _ = send.send(read.map(|_| text));
-        });
-        let left = || deadline.saturating_sub(started.elapsed());
-        let said = receive.recv_timeout(left());
-        let status = child.wait(left());
-        match (said, status) {
-            (_, Ok(None)) | (Err(mpsc::RecvTimeoutError::Timeout), _) => {
-                Err(format!("it took more than {} s and was ended", deadline.as_secs_f64()))
-            }
-            (_, Err(e)) => Err(format!("it cannot be waited for: {e}")),
-            (Ok(Ok(text)), Ok(Some(status))) if status.success() => Ok(text),
-            (_, Ok(Some(status))) => Err(ended(status)),
-        }
-        // Here a program that is still there is killed and reaped, before the scope joins.
-        .inspect_err(|_| child.end())
-    })
+    output(child, input, MAX_OUTPUT, deadline)
 }
 
 /// Pictures one behind the other in a TIFF, little-endian, uncompressed.

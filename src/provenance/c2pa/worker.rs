@@ -6,14 +6,14 @@ use std::io::Read;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Condvar, Mutex, PoisonError, mpsc};
-use std::time::{Duration, Instant};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
 use super::Answer;
 pub use crate::child::confine;
-use crate::child::{Reaped, ended};
+use crate::child::output;
 
 /// Bytes that an answer may have; the worker keeps to a few kilobytes.
 const MAX_ANSWER: u64 = 256 << 10;
@@ -109,7 +109,6 @@ impl Worker {
         let deadline = self.deadline.saturating_add(more);
         // Waiting for the turn is bounded by the others' deadlines, and is not held against this file.
         let _turn = Turn::take();
-        let started = Instant::now();
         let stdin = file.try_clone().map_err(|e| format!("the file cannot be handed over: {e}"))?;
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).arg("--format").arg(format);
@@ -124,36 +123,9 @@ impl Worker {
         let child = command
             .spawn()
             .map_err(|e| format!("{} cannot be started: {e}", self.program.display()))?;
-        let mut child = Reaped::new(child);
-        let Some(mut stdout) = child.stdout() else {
-            return Err("the worker has no output".to_owned());
-        };
-        let (send, receive) = mpsc::channel();
-        std::thread::scope(|scope| {
-            // Ends at the latest when the worker was killed, which closes the pipe.
-            scope.spawn(move || {
-                let mut text = Vec::new();
-                let read = stdout.by_ref().take(MAX_ANSWER).read_to_end(&mut text);
-                // Nobody listens any more where the deadline is over.
-                let _ = send.send(read.map(|_| text));
-            });
-            let left = |started: Instant| deadline.saturating_sub(started.elapsed());
-            let said = receive.recv_timeout(left(started));
-            let status = child.wait(left(started));
-            match (said, status) {
-                (_, Ok(None)) | (Err(mpsc::RecvTimeoutError::Timeout), _) => {
-                    Err(format!("it took more than {} s and was ended", deadline.as_secs_f64()))
-                }
-                (_, Err(e)) => Err(format!("the worker cannot be waited for: {e}")),
-                (Ok(Ok(text)), Ok(Some(status))) if status.success() => {
-                    serde_json::from_slice(&text)
-                        .map_err(|e| format!("the worker's answer cannot be read: {e}"))
-                }
-                (_, Ok(Some(status))) => Err(ended(status)),
-            }
-            // Here a worker that is still there is killed and reaped, before the scope joins.
-            .inspect_err(|_| child.end())
-        })
+        let text = output(child, &[], MAX_ANSWER, deadline)?;
+        serde_json::from_slice(&text)
+            .map_err(|e| format!("the worker's answer cannot be read: {e}"))
     }
 }
 
