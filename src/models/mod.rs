@@ -12,6 +12,8 @@ mod inverted_residual;
 pub mod mark_net;
 pub mod perth;
 mod pth;
+mod raw_wave;
+pub mod rawgat_st;
 pub mod silero_vad;
 pub mod speaker_encoder;
 mod tuned;
@@ -51,6 +53,7 @@ pub fn expected_shapes(network: &str) -> Option<Shapes> {
         dinov2::BASE => Some(dinov2::base_shapes()),
         whisper_encoder::NETWORK => Some(whisper_encoder::shapes()),
         whisper_encoder::BASE => Some(whisper_encoder::base_shapes()),
+        rawgat_st::NETWORK => Some(rawgat_st::shapes()),
         other => aasist::shapes(other),
     }
 }
@@ -59,9 +62,11 @@ pub fn expected_shapes(network: &str) -> Option<Shapes> {
 fn lowest_precision(network: &str) -> Precision {
     match network {
         // No pointwise convolutions that would matter.
-        silero_vad::NETWORK | perth::NETWORK | aasist::NETWORK | aasist::NETWORK_L => {
-            Precision::F32
-        }
+        silero_vad::NETWORK
+        | perth::NETWORK
+        | aasist::NETWORK
+        | aasist::NETWORK_L
+        | rawgat_st::NETWORK => Precision::F32,
         _ => Precision::Bf16,
     }
 }
