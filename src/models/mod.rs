@@ -7,9 +7,11 @@ pub mod aasist;
 pub mod dinov2;
 pub mod domain;
 pub mod efficientnet_lite;
+mod hdf5;
 pub mod import;
 mod inverted_residual;
 pub mod mark_net;
+pub mod mesonet;
 pub mod perth;
 mod pth;
 mod raw_wave;
@@ -54,7 +56,7 @@ pub fn expected_shapes(network: &str) -> Option<Shapes> {
         whisper_encoder::NETWORK => Some(whisper_encoder::shapes()),
         whisper_encoder::BASE => Some(whisper_encoder::base_shapes()),
         rawgat_st::NETWORK => Some(rawgat_st::shapes()),
-        other => aasist::shapes(other),
+        other => aasist::shapes(other).or_else(|| mesonet::shapes(other)),
     }
 }
 
@@ -66,7 +68,9 @@ fn lowest_precision(network: &str) -> Precision {
         | perth::NETWORK
         | aasist::NETWORK
         | aasist::NETWORK_L
-        | rawgat_st::NETWORK => Precision::F32,
+        | rawgat_st::NETWORK
+        | mesonet::MESO4
+        | mesonet::MESO_INCEPTION4 => Precision::F32,
         _ => Precision::Bf16,
     }
 }
