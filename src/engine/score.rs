@@ -9,15 +9,12 @@ use std::{
     },
 };
 
-use super::{Engine, Observer, job, owner};
+use super::{Engine, EngineError, Observer, ScanOptions, job, owner};
 use crate::{
-    detect::{
-        Detector,
-        face_swap::{FaceCrop, Look},
-        imported_voice::ImportedVoice,
-    },
-    face::{crop, resample::Picture},
+    detect::{Detector, Tier, imported_face::FaceJudge, imported_voice::ImportedVoice},
+    face::resample::Picture,
     media::{DecodeOptions, Event, Frame, Limits, MediaError, Source, StreamKind},
+    models::weights::WeightStore,
     report::{DetectorKind, Failure, Reason, ReasonCode, Report},
     verdict::{
         calibration::{Calibration, logit},
@@ -123,9 +120,7 @@ impl Engine {
             let message = format!("{}: a picture without pixels", path.display());
             return Scored::failed("decode_error", message);
         };
-        let frame = crop::precropped(picture);
-        let crop = FaceCrop::new(picture, frame, &detector.sides(), Look::Close);
-        match client.swap(vec![crop]).wait() {
+        match client.swap(vec![detector.framing().precropped(picture)]).wait() {
             Ok(scores) => {
                 let score = scores.first();
                 let strange = score.filter(|s| s.distance > 1.0).map(|s| {
@@ -139,7 +134,9 @@ impl Engine {
                 });
                 Scored {
                     score: score.map(|s| s.logit),
-                    probability: score.map(|s| detector.calibration().probability(s.logit)),
+                    probability: score
+                        .filter(|_| detector.is_calibrated())
+                        .map(|s| detector.calibration().probability(s.logit)),
                     reasons: strange.into_iter().collect(),
                     error: None,
                 }
@@ -166,7 +163,7 @@ impl Engine {
         };
         let (calibration, rule) = match detector {
             DetectorKind::FaceSwap => {
-                (self.networks().face_swap().map(Detector::calibration), Rule::FACE)
+                (self.networks().face_swap().map(FaceJudge::calibration), Rule::FACE)
             }
             DetectorKind::VoiceClone => {
                 (self.networks().voice_clone().map(Detector::calibration), Rule::SPEECH)
@@ -190,7 +187,9 @@ impl Engine {
             .filter_map(|track| Some((track, pool(track, &rule, &calibration)?)))
             .max_by(|a, b| a.1.total_cmp(&b.1));
         if let Some((track, probability)) = strongest {
-            row.probability = Some(probability);
+            let judge = self.networks().face_swap();
+            let calibrated = judge.is_none_or(FaceJudge::is_calibrated);
+            row.probability = calibrated.then_some(probability);
             row.score = Some((logit(probability) - calibration.b) / calibration.a);
             row.reasons.extend(track.reasons.iter().cloned());
         } else {
@@ -199,6 +198,38 @@ impl Engine {
         row.reasons.sort();
         row.reasons.dedup();
         row
+    }
+}
+
+/// An engine whose faces a published network judges instead of ours, on the CPU. It gives scores and
+/// nothing else, since that network is not calibrated.
+pub struct ImportedFaces(Engine);
+
+impl ImportedFaces {
+    /// `name`: of its weights; `fps`: pictures a second that are looked at in videos.
+    ///
+    /// # Errors
+    /// Weights that cannot be loaded, those of the face detector among them.
+    pub fn new(weights: &WeightStore, name: &str, fps: f64) -> Result<Self, EngineError> {
+        let options = ScanOptions {
+            detectors: vec![DetectorKind::FaceSwap],
+            fps,
+            // Of networks that do not run here.
+            tier: Some(Tier::Fast),
+            ..ScanOptions::default()
+        };
+        Engine::with_faces_judged_by(Some(name), options, weights).map(Self)
+    }
+
+    /// As [`Engine::score`]: the pooled score of the strongest track, without a probability.
+    /// `precropped`: every picture already is one face, and is stretched to the network's input.
+    pub fn score(
+        &self,
+        paths: &[PathBuf],
+        precropped: bool,
+        sink: &mut dyn FnMut(&Path, Scored) -> ControlFlow<()>,
+    ) {
+        self.0.score(paths, DetectorKind::FaceSwap, precropped, sink);
     }
 }
 
