@@ -4,7 +4,7 @@
 //! numbers come out on every run and with any number of threads.
 
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Absent, AbsentCode, Metric};
 
@@ -88,7 +88,7 @@ pub fn resample<S: Send, R: Send>(
 }
 
 /// A percentile interval.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
     pub low: f64,
     pub high: f64,
