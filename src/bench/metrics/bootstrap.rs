@@ -204,6 +204,11 @@ impl Random {
         result
     }
 
+    /// A number from 0 to below 1.
+    pub(crate) fn uniform(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
     /// A number below n; none is likelier than another by more than n / 2⁶⁴.
     #[inline(always)]
     pub(crate) fn below(&mut self, n: usize) -> usize {

@@ -215,7 +215,7 @@ impl Names {
 }
 
 /// Text from a file, short enough for a message.
-fn short(text: &str) -> String {
+pub(crate) fn short(text: &str) -> String {
     let mut short: String =
         text.chars().take(40).map(|c| if c.is_control() { '?' } else { c }).collect();
     if short.len() < text.len() {
