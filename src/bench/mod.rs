@@ -1,5 +1,6 @@
 //! `veriscope bench`: judging any detector by its scores, and the runs that make the scores.
 
+pub mod dataset;
 pub mod evaluate;
 pub mod metrics;
 pub mod output;

@@ -11,7 +11,7 @@ use super::metrics::bootstrap::Units;
 
 pub mod av_deepfake1m;
 pub mod deepfakebench;
-mod lines;
+pub(in crate::bench) mod lines;
 pub mod table;
 
 /// Files in one score file. Beyond it is an error, not a machine without memory.

@@ -53,7 +53,7 @@ impl Default for Columns {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Separator {
+pub(in crate::bench) enum Separator {
     Whitespace,
     Tab,
     Comma,
@@ -393,7 +393,11 @@ fn split<'a>(
     Ok(fields)
 }
 
-fn fields(line: &str, separator: Separator) -> Result<Vec<Cow<'_, str>>, String> {
+/// Splits a line; quotes as in RFC 4180, without line breaks inside.
+pub(in crate::bench) fn fields(
+    line: &str,
+    separator: Separator,
+) -> Result<Vec<Cow<'_, str>>, String> {
     let separator = match separator {
         Separator::Whitespace => {
             return Ok(line.split_ascii_whitespace().map(Cow::Borrowed).collect());
@@ -591,7 +595,7 @@ fn csv_layout(
 }
 
 /// Reads labels.
-struct Labels {
+pub(in crate::bench) struct Labels {
     asvspoof: bool,
     fake: Option<String>,
     /// The one label beside `fake`, and where it was first seen.
@@ -603,11 +607,18 @@ const REAL_WORDS: [&str; 5] = ["real", "bonafide", "bona-fide", "genuine", "orig
 
 impl Labels {
     fn new(options: &Options) -> Self {
-        Self {
-            asvspoof: options.benchmark != Benchmark::Csv,
-            fake: options.columns.fake_label.clone(),
-            other: None,
-        }
+        let fake = options.columns.fake_label.clone();
+        Self { asvspoof: options.benchmark != Benchmark::Csv, fake, other: None }
+    }
+
+    /// ASVspoof's two words.
+    pub(in crate::bench) fn asvspoof() -> Self {
+        Self { asvspoof: true, fake: None, other: None }
+    }
+
+    /// The field's words, or `fake` and any one other.
+    pub(in crate::bench) fn words(fake: Option<String>) -> Self {
+        Self { asvspoof: false, fake, other: None }
     }
 
     fn read(
@@ -640,7 +651,12 @@ impl Labels {
         })
     }
 
-    fn fake(&mut self, label: &str, path: &Path, line: u64) -> Result<bool, ReadError> {
+    pub(in crate::bench) fn fake(
+        &mut self,
+        label: &str,
+        path: &Path,
+        line: u64,
+    ) -> Result<bool, ReadError> {
         let unknown = |expected: String| {
             let message = format!("unknown label '{}', {expected}", short(label));
             Err(ReadError::new(path, line, ReadCode::UnknownLabel, message))
@@ -676,7 +692,11 @@ impl Labels {
         if REAL_WORDS.contains(&lower.as_str()) {
             return Ok(false);
         }
-        unknown("expected is real or fake; --fake-label says which label means fake".to_owned())
+        unknown(
+            "expected is real or fake; --fake-label (in a manifest: fake_label) says which label \
+             means fake"
+                .to_owned(),
+        )
     }
 }
 
