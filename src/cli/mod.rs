@@ -7,6 +7,7 @@ use clap::{ArgAction, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 mod bench;
+mod bench_run;
 mod c2pa_worker;
 mod doctor;
 mod inputs;
@@ -16,6 +17,7 @@ mod progress;
 mod scan;
 mod score;
 mod session;
+mod signals;
 mod weights;
 
 /// Everything was done.

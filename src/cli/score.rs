@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 
@@ -121,6 +122,7 @@ fn score(args: &ScoreArgs) -> Result<u8, String> {
 
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut failed = false;
+    let stop = AtomicBool::new(false);
     let mut written = writeln!(out, "path\tscore\tprobability\treasons");
     let mut sink = |path: &Path, row: Scored| {
         if let Some(error) = &row.error {
@@ -132,11 +134,16 @@ fn score(args: &ScoreArgs) -> Result<u8, String> {
         }
         match written {
             Ok(()) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
+            Err(_) => {
+                stop.store(true, Ordering::Relaxed);
+                ControlFlow::Break(())
+            }
         }
     };
     match judge {
-        Judge::Ours(engine) => engine.score(&paths, args.detector, args.precropped, &mut sink),
+        Judge::Ours(engine) => {
+            engine.score(&paths, args.detector, args.precropped, &stop, &mut sink);
+        }
         Judge::Published(network) => score_imported(&network, &paths, &mut sink),
     }
     match written.and_then(|()| out.flush()) {

@@ -89,25 +89,27 @@ impl Engine {
 
     /// Scores each file with `detector`, which must be among the engine's, and gives the rows to
     /// `sink` in the order of `paths`: the pooled score of the strongest track. `precropped`:
-    /// every picture already is one face framed as in training, and is scored as it is.
+    /// every picture already is one face framed as in training, and is scored as it is. Once `stop` is
+    /// set, by `sink` or by anybody, files in work are given up, and `sink` hears of no more.
     pub fn score(
         &self,
         paths: &[PathBuf],
         detector: DetectorKind,
         precropped: bool,
+        stop: &AtomicBool,
         sink: &mut dyn FnMut(&Path, Scored) -> ControlFlow<()>,
     ) {
         let (client, inbox) = owner::queue();
         let jobs = if precropped { PRECROPPED_JOBS } else { self.jobs() };
         let next = AtomicUsize::new(0);
-        let stop = AtomicBool::new(false);
+        let ended = AtomicBool::new(false);
         // Rows that are done early wait for their turn in `waiting`; they are small.
         let (send, receive) = mpsc::sync_channel::<(usize, Scored)>(jobs);
         std::thread::scope(|scope| {
             for _ in 0..jobs.min(paths.len()) {
-                let (client, send, next, stop) = (client.clone(), send.clone(), &next, &stop);
+                let (client, send, next, ended) = (client.clone(), send.clone(), &next, &ended);
                 scope.spawn(move || {
-                    while !stop.load(Ordering::Relaxed) {
+                    while !ended.load(Ordering::Relaxed) && !stop.load(Ordering::Relaxed) {
                         let i = next.fetch_add(1, Ordering::Relaxed);
                         let Some(path) = paths.get(i) else { return };
                         let started = Instant::now();
@@ -131,8 +133,8 @@ impl Engine {
             for (i, row) in receive {
                 waiting.insert(i, row);
                 while let Some(row) = waiting.remove(&turn) {
-                    if sink(&paths[turn], row).is_break() {
-                        stop.store(true, Ordering::Relaxed);
+                    if stop.load(Ordering::Relaxed) || sink(&paths[turn], row).is_break() {
+                        ended.store(true, Ordering::Relaxed);
                         return;
                     }
                     turn += 1;

@@ -309,7 +309,8 @@ impl DetectorSpec {
             (self.scale.is_some(), "scale", &[Command, Scores]),
             (self.threshold.is_some(), "threshold", &[Network, Command, Scores]),
         ];
-        if let Some((_, key, _)) = fits.iter().find(|(given, _, of)| *given && !of.contains(&kind)) {
+        if let Some((_, key, _)) = fits.iter().find(|(given, _, of)| *given && !of.contains(&kind))
+        {
             return Err(format!("`{key}` has no meaning beside `{}`", kind.key()));
         }
         let one_of = |key: &str, value: &Option<String>, known: &[&str]| match value {
@@ -431,7 +432,10 @@ mod tests {
             (&format!("{command}threshold = nan"), "`threshold` is not finite"),
             ("[[detector]]\nscores = 'x'", "`scores` needs `protocol`"),
             (&format!("{ours}[[degradation]]\nfamily = 'rust'"), "degradation 1: unknown family"),
-            (&format!("{ours}[[degradation]]\nfamily = 'jpeg'"), "degradation 1: jpeg needs `values`"),
+            (
+                &format!("{ours}[[degradation]]\nfamily = 'jpeg'"),
+                "degradation 1: jpeg needs `values`",
+            ),
             (
                 &format!("{ours}[[degradation]]\nfamily = 'jpeg'\nvalues = [50, 101]"),
                 "degradation 1: jpeg has no value 101: it goes from 1 to 100, whole numbers",
