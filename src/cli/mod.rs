@@ -8,6 +8,7 @@ use tracing_subscriber::EnvFilter;
 
 mod bench;
 mod c2pa_worker;
+mod datasets;
 mod doctor;
 mod inputs;
 mod inspect;
@@ -48,6 +49,7 @@ enum Command {
     Score(score::ScoreArgs),
     Label(label::LabelArgs),
     Bench(bench::BenchArgs),
+    Datasets(datasets::DatasetsArgs),
     Weights(weights::WeightsArgs),
     Doctor(doctor::DoctorArgs),
     /// Print the JSON Schema of the report (one JSONL line of scan)
@@ -68,6 +70,7 @@ pub fn main() -> ExitCode {
         Command::Score(args) => score::run(&args),
         Command::Label(args) => label::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Datasets(args) => datasets::run(&args),
         Command::Weights(args) => weights::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Schema => print(crate::report::SCHEMA, EXIT_OK),
