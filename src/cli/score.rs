@@ -195,11 +195,10 @@ mod tests {
             score: None,
             probability: None,
             reasons: vec![reason(ReasonCode::NoFace), reason(ReasonCode::NoFace)],
-            error: None,
+            ..Scored::default()
         };
         assert_eq!(columns(&row), "\t\tno_face");
-        let row =
-            Scored { score: Some(-1.5), probability: Some(0.25), reasons: vec![], error: None };
+        let row = Scored { score: Some(-1.5), probability: Some(0.25), ..Scored::default() };
         assert_eq!(columns(&row), "-1.500000\t0.250000\t");
     }
 }

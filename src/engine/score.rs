@@ -7,6 +7,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc,
     },
+    time::{Duration, Instant},
 };
 
 use super::{Engine, Observer, job, owner};
@@ -18,10 +19,12 @@ use crate::{
     },
     face::{crop, resample::Picture},
     media::{DecodeOptions, Event, Frame, Limits, MediaError, Source, StreamKind},
-    report::{DetectorKind, Failure, Reason, ReasonCode, Report},
+    report::{
+        DetectorKind, Failure, Reason, ReasonCode, Report, SegmentVerdict, Track, WindowScore,
+    },
     verdict::{
         calibration::{Calibration, logit},
-        segments::{Rule, Window, pooled},
+        segments::{Rule, Stretch, Window, pooled},
     },
 };
 
@@ -29,7 +32,7 @@ use crate::{
 const PRECROPPED_JOBS: usize = 32;
 
 /// One file's row.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Scored {
     /// On the scale of the network's raw output; higher means fake. None where nothing was judged.
     pub score: Option<f32>,
@@ -39,12 +42,28 @@ pub struct Scored {
     pub reasons: Vec<Reason>,
     /// Why the file could not be read, wholly or in part.
     pub error: Option<Failure>,
+    /// Whether the interval around the probability holds the detector's threshold, so that it gives no
+    /// verdict. None where it has no such state.
+    pub undecided: Option<bool>,
+    /// What the score was pooled from; empty where the detector looks at a file as a whole.
+    pub tracks: Vec<ScoredTrack>,
+    /// Wall time from opening the file to its score, other files in work beside it. None where files
+    /// are judged in batches.
+    pub elapsed: Option<Duration>,
+}
+
+/// One face or one speaker.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScoredTrack {
+    /// Its windows pooled as those of one stretch.
+    pub probability: f32,
+    pub windows: Vec<WindowScore>,
 }
 
 impl Scored {
     fn failed(code: &str, message: String) -> Self {
         let error = Some(Failure { code: code.to_owned(), message, time_ms: None });
-        Self { score: None, probability: None, reasons: Vec::new(), error }
+        Self { error, ..Self::default() }
     }
 }
 
@@ -56,6 +75,18 @@ impl Observer for Quiet {
 }
 
 impl Engine {
+    /// The probability from which on `detector`, which must be among the engine's, calls a window fake;
+    /// None for one without a network.
+    pub fn threshold(&self, detector: DetectorKind) -> Option<f32> {
+        let networks = self.networks();
+        let calibration = match detector {
+            DetectorKind::FaceSwap => networks.face_swap().map(Detector::calibration),
+            DetectorKind::VoiceClone => networks.voice_clone().map(Detector::calibration),
+            DetectorKind::LabelStrip => None,
+        };
+        calibration.map(|c| c.threshold)
+    }
+
     /// Scores each file with `detector`, which must be among the engine's, and gives the rows to
     /// `sink` in the order of `paths`: the pooled score of the strongest track. `precropped`:
     /// every picture already is one face framed as in training, and is scored as it is.
@@ -79,11 +110,13 @@ impl Engine {
                     while !stop.load(Ordering::Relaxed) {
                         let i = next.fetch_add(1, Ordering::Relaxed);
                         let Some(path) = paths.get(i) else { return };
-                        let row = if precropped {
+                        let started = Instant::now();
+                        let mut row = if precropped {
                             self.score_crop(&client, path)
                         } else {
                             self.score_file(&client, path, detector, stop)
                         };
+                        row.elapsed = Some(started.elapsed());
                         if send.send((i, row)).is_err() {
                             return;
                         }
@@ -141,7 +174,7 @@ impl Engine {
                     score: score.map(|s| s.logit),
                     probability: score.map(|s| detector.calibration().probability(s.logit)),
                     reasons: strange.into_iter().collect(),
-                    error: None,
+                    ..Scored::default()
                 }
             }
             Err(e) => Scored::failed("inference_error", format!("{}: {e}", path.display())),
@@ -159,10 +192,9 @@ impl Engine {
             return Scored::failed("stopped", format!("{}: stopped", path.display()));
         };
         let mut row = Scored {
-            score: None,
-            probability: None,
             reasons: report.reasons.clone(),
             error: report.error.clone(),
+            ..Scored::default()
         };
         let (calibration, rule) = match detector {
             DetectorKind::FaceSwap => {
@@ -184,18 +216,25 @@ impl Engine {
             row.score = row.probability.map(logit);
             return row;
         };
-        let strongest = report
+        let pooled: Vec<(&Track, Stretch)> = report
             .tracks
             .iter()
             .filter_map(|track| Some((track, pool(track, &rule, &calibration)?)))
-            .max_by(|a, b| a.1.total_cmp(&b.1));
-        if let Some((track, probability)) = strongest {
-            row.probability = Some(probability);
-            row.score = Some((logit(probability) - calibration.b) / calibration.a);
+            .collect();
+        let strongest = pooled.iter().max_by(|a, b| a.1.probability.total_cmp(&b.1.probability));
+        if let Some((track, stretch)) = strongest {
+            row.probability = Some(stretch.probability);
+            row.score = Some((logit(stretch.probability) - calibration.b) / calibration.a);
+            row.undecided = Some(stretch.verdict == SegmentVerdict::Undetermined);
             row.reasons.extend(track.reasons.iter().cloned());
         } else {
             row.reasons.extend(report.tracks.iter().flat_map(|t| t.reasons.iter().cloned()));
         }
+        let scored = |(track, stretch): &(&Track, Stretch)| ScoredTrack {
+            probability: stretch.probability,
+            windows: track.windows.clone(),
+        };
+        row.tracks = pooled.iter().map(scored).collect();
         row.reasons.sort();
         row.reasons.dedup();
         row
@@ -268,7 +307,7 @@ fn first_sound(path: &Path, samples: usize) -> Result<Sound, Scored> {
     let source = Source::open(path, &Limits::default()).map_err(failed)?;
     let streams = &source.info().streams;
     let first = streams.iter().find(|s| s.kind == StreamKind::Audio).map(|s| s.index);
-    let mut row = Scored { score: None, probability: None, reasons: Vec::new(), error: None };
+    let mut row = Scored::default();
     let mut wave = Vec::new();
     let Some(first) = first else {
         let detail = "no sound in this file".to_owned();
@@ -302,7 +341,7 @@ fn first_sound(path: &Path, samples: usize) -> Result<Sound, Scored> {
 }
 
 /// A track's windows pooled as one stretch; all count alike here, those out of the domain too.
-fn pool(track: &crate::report::Track, rule: &Rule, calibration: &Calibration) -> Option<f32> {
+fn pool(track: &Track, rule: &Rule, calibration: &Calibration) -> Option<Stretch> {
     let windows: Vec<Window> = track
         .windows
         .iter()
@@ -314,11 +353,11 @@ fn pool(track: &crate::report::Track, rule: &Rule, calibration: &Calibration) ->
             distance: 0.0,
         })
         .collect();
-    pooled(&windows, rule, calibration).map(|s| s.probability)
+    pooled(&windows, rule, calibration)
 }
 
 /// The first picture, or the code and the message of why there is none.
-fn first_frame(path: &Path) -> Result<Frame, (&'static str, String)> {
+pub(crate) fn first_frame(path: &Path) -> Result<Frame, (&'static str, String)> {
     let failed = |e: MediaError| (e.code(), e.to_string());
     let source = Source::open(path, &Limits::default()).map_err(failed)?;
     let options = DecodeOptions { fps: 1.0, video: true, audio: false, threads: 1, hardware: None };

@@ -89,7 +89,42 @@ impl Layout {
 /// Everything that would make a number mean something else than it says: see [`ReadCode`].
 pub fn read(scores: &Path, key: Option<&Path>, options: &Options) -> Result<Trials, ReadError> {
     let key = key.map(|path| Key::read(path, options)).transpose()?;
-    read_scores(scores, key, options)
+    let (trials, first_missing) = read_scores(scores, key, options)?;
+    trials.check(scores, first_missing)
+}
+
+/// What is true of files, where no key file says it.
+#[derive(Debug, Clone, Default)]
+pub struct Truth {
+    /// Where it comes from, for messages.
+    pub source: std::path::PathBuf,
+    /// Name and whether it is fake; no name twice.
+    pub files: Vec<(Box<str>, bool)>,
+    /// Names that may have scores and do not count.
+    pub outside: HashSet<Box<str>>,
+}
+
+/// Reads scores beside a known truth. Unlike [`read`] it takes what one finds: few of the files, one
+/// class, one score for all.
+///
+/// # Errors
+///
+/// As [`read`] besides those.
+pub fn read_beside(scores: &Path, truth: Truth, options: &Options) -> Result<Trials, ReadError> {
+    let mut key = Key {
+        path: truth.source,
+        index: HashMap::new(),
+        fake: Vec::new(),
+        lines: vec![0; truth.files.len()],
+        groups: Vec::new(),
+        group_names: Names::default(),
+        outside: truth.outside,
+    };
+    for (at, (name, fake)) in (0..).zip(truth.files) {
+        key.index.insert(name, at);
+        key.fake.push(fake);
+    }
+    read_scores(scores, Some(key), options).map(|(trials, _)| trials)
 }
 
 /// A key file.
@@ -164,8 +199,12 @@ impl Key {
     }
 }
 
-/// Reads a score file beside its key.
-fn read_scores(path: &Path, key: Option<Key>, options: &Options) -> Result<Trials, ReadError> {
+/// Reads a score file beside its key; also what to say where too many files have no score.
+fn read_scores(
+    path: &Path,
+    key: Option<Key>,
+    options: &Options,
+) -> Result<(Trials, Option<ReadError>), ReadError> {
     let mut lines = Lines::open(path)?;
     let mut labels = Labels::new(options);
     let mut trials = Trials::default();
@@ -303,7 +342,7 @@ fn read_scores(path: &Path, key: Option<Key>, options: &Options) -> Result<Trial
         }
         trials.groups = Some(Groups { kind, of: groups, count: used.len() });
     }
-    trials.check(path, first_missing)
+    Ok((trials, first_missing))
 }
 
 fn limit(already: usize, path: &Path, line: u64) -> Result<(), ReadError> {

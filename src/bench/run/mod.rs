@@ -1,0 +1,3 @@
+//! `veriscope bench run`: data sets × detectors × degradations.
+
+pub mod results;
