@@ -19,8 +19,9 @@ use crate::bench::dataset::Item;
 use crate::bench::evaluate::Scale;
 use crate::bench::protocol::{Direction, Reading};
 use crate::detect::Tier;
+use crate::detect::imported_face::ImportedFace;
 use crate::detect::imported_voice::ImportedVoice;
-use crate::engine::score::{Scored, score_imported};
+use crate::engine::score::{ImportedFaces, Scored, score_imported};
 use crate::engine::{DEFAULT_FPS, DeviceChoice, Engine, ScanOptions};
 use crate::models::weights::{PrecisionChoice, WeightStore};
 use crate::report::DetectorKind;
@@ -62,7 +63,11 @@ enum How {
         detector: DetectorKind,
         precropped: bool,
     },
-    Network(Box<ImportedVoice>),
+    Voices(Box<ImportedVoice>),
+    Faces {
+        engine: Box<ImportedFaces>,
+        precropped: bool,
+    },
     Command {
         external: External,
         batch: usize,
@@ -192,14 +197,23 @@ impl Judge {
         let name = spec.network.as_deref().unwrap_or_default();
         let weights = WeightStore::open(loading.weights.as_deref()).map_err(|e| e.to_string())?;
         let entry = weights.entry(name).map_err(|e| e.to_string())?;
-        if !ImportedVoice::knows(&entry.network) {
-            return Err(format!("{} is no published network", entry.network));
-        }
         self.sort = Sort::Imported;
         self.what = format!("published network {}", entry.network);
         self.fingerprint = entry.sha256.clone();
-        let network = ImportedVoice::load(&weights, name).map_err(|e| e.to_string())?;
-        self.how = How::Network(Box::new(network));
+        let precropped = spec.precropped.unwrap_or(false);
+        if ImportedFace::knows(&entry.network) {
+            let fps = spec.fps.unwrap_or(DEFAULT_FPS);
+            self.fingerprint += &format!(" {fps} {precropped}");
+            let engine = ImportedFaces::new(&weights, name, fps).map_err(|e| e.to_string())?;
+            self.how = How::Faces { engine: Box::new(engine), precropped };
+        } else if !ImportedVoice::knows(&entry.network) {
+            return Err(format!("{} is no published network", entry.network));
+        } else if precropped || spec.fps.is_some() {
+            return Err("`precropped` and `fps` go with networks of faces only".to_owned());
+        } else {
+            let network = ImportedVoice::load(&weights, name).map_err(|e| e.to_string())?;
+            self.how = How::Voices(Box::new(network));
+        }
         Ok(())
     }
 
@@ -243,12 +257,13 @@ impl Judge {
     /// Whether it has something to look at in such files.
     fn can(&self, media: Media) -> bool {
         match &self.how {
-            How::Ours { detector: DetectorKind::FaceSwap, precropped, .. } => match media {
+            How::Ours { detector: DetectorKind::FaceSwap, precropped, .. }
+            | How::Faces { precropped, .. } => match media {
                 Media::Video => !precropped,
                 Media::Picture => true,
                 Media::Audio => false,
             },
-            How::Ours { .. } | How::Network(_) => media != Media::Picture,
+            How::Ours { .. } | How::Voices(_) => media != Media::Picture,
             How::Command { .. } | How::Scores(_) => true,
         }
     }
@@ -265,8 +280,8 @@ impl Judge {
     fn listens(&self) -> bool {
         match &self.how {
             How::Ours { detector, .. } => *detector == DetectorKind::VoiceClone,
-            How::Network(_) => true,
-            How::Command { .. } | How::Scores(_) => false,
+            How::Voices(_) => true,
+            How::Faces { .. } | How::Command { .. } | How::Scores(_) => false,
         }
     }
 
@@ -309,10 +324,27 @@ impl Judge {
                     engine.score(paths, *detector, *precropped, stop, each);
                 })
             }
-            How::Network(network) => self.in_process(sink, took, stop, |each| {
+            How::Voices(network) => self.in_process(sink, took, stop, |each| {
                 score_imported(network, paths, each);
             }),
+            How::Faces { engine, precropped } => self.in_process(sink, took, stop, |each| {
+                engine.score(paths, *precropped, stop, each);
+            }),
             How::Command { external, batch } => {
+                // A file that is not there is no fault of the program.
+                let mut there = Vec::with_capacity(paths.len());
+                for (at, path) in paths.iter().enumerate() {
+                    match File::open(path) {
+                        Ok(_) => there.push(at),
+                        Err(e) => {
+                            let message = format!("{}: cannot be read: {e}", path.display());
+                            let skipped = Some("unreadable".to_owned());
+                            let message = Some(message);
+                            sink(at, Record { skipped, message, ..Record::default() })?;
+                        }
+                    }
+                }
+                let paths: Vec<PathBuf> = there.iter().map(|&at| paths[at].clone()).collect();
                 for (first, paths) in (0..).step_by(*batch).zip(paths.chunks(*batch)) {
                     let started = Instant::now();
                     let folder = tempfile::Builder::new()
@@ -322,10 +354,10 @@ impl Judge {
                     let Some(answer) = external.judge(paths, folder.path(), stop)? else {
                         return Ok(());
                     };
-                    for (at, score) in (first..).zip(answer.scores) {
+                    for (at, score) in there[first..].iter().zip(answer.scores) {
                         let skipped = score.is_none().then(|| "no_score".to_owned());
                         let record = Record { score, skipped, ..Record::default() };
-                        sink(at, self.with_probability(record))?;
+                        sink(*at, self.with_probability(record))?;
                     }
                     took(Took {
                         files: paths.len() as u64,

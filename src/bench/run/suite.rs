@@ -293,8 +293,8 @@ impl DetectorSpec {
         let fits: [(bool, &str, &[Kind]); 17] = [
             (self.tier.is_some(), "tier", &[Ours]),
             (self.precision.is_some(), "precision", &[Ours]),
-            (self.fps.is_some(), "fps", &[Ours]),
-            (self.precropped.is_some(), "precropped", &[Ours]),
+            (self.fps.is_some(), "fps", &[Ours, Network]),
+            (self.precropped.is_some(), "precropped", &[Ours, Network]),
             (self.time_limit.is_some(), "time_limit", &[Command]),
             (self.batch.is_some(), "batch", &[Command]),
             (self.looks_at.is_some(), "looks_at", &[Command]),
@@ -322,7 +322,7 @@ impl DetectorSpec {
         one_of("detector", &self.detector, &["face-swap", "voice-clone"])?;
         one_of("tier", &self.tier, &["fast", "accurate"])?;
         one_of("precision", &self.precision, &["auto", "f32", "bf16"])?;
-        if self.precropped == Some(true) && self.detector.as_deref() != Some("face-swap") {
+        if self.precropped == Some(true) && self.detector.as_deref() == Some("voice-clone") {
             return Err("`precropped` goes with face-swap only".to_owned());
         }
         if self.fps.is_some_and(|fps| !(0.01..=240.0).contains(&fps)) {
