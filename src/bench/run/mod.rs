@@ -111,7 +111,7 @@ pub fn run(
     stop: &AtomicBool,
 ) -> Result<Outcome, String> {
     let plan = Plan::new(options)?;
-    let out = &options.out;
+    let out = &absolute(&options.out)?;
     std::fs::create_dir_all(out).map_err(|e| format!("{}: cannot be made: {e}", out.display()))?;
     let index = plan.index();
     let (journal, done) = Journal::open(
@@ -141,6 +141,11 @@ pub fn run(
         .and_then(|()| std::fs::rename(&part, &path))
         .map_err(|e| format!("{}: cannot be written: {e}", path.display()))?;
     Ok(Outcome::Finished(Box::new(results)))
+}
+
+/// Commands start in another folder than this process.
+fn absolute(path: &Path) -> Result<PathBuf, String> {
+    std::path::absolute(path).map_err(|e| format!("{}: {e}", path.display()))
 }
 
 fn remove(path: &Path) -> Result<(), String> {
@@ -189,7 +194,10 @@ impl Plan {
                     set.name
                 )));
             }
-            let items = std::mem::take(&mut set.items);
+            let mut items = std::mem::take(&mut set.items);
+            for item in &mut items {
+                item.path = absolute(&item.path)?;
+            }
             let (drawn, left_out) = draw(items, spec.limit, suite.seed);
             set.items = drawn;
             sets.push(Drawn { set, left_out });
