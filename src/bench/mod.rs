@@ -5,4 +5,5 @@ pub mod evaluate;
 pub mod metrics;
 pub mod output;
 pub mod protocol;
+pub mod report;
 pub mod run;

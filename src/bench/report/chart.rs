@@ -6,12 +6,16 @@ use std::fmt::Write as _;
 use super::page::escape;
 
 /// Size of a plot in its own units; the page stretches it to the column's width.
-const WIDTH: f64 = 460.0;
-const HEIGHT: f64 = 360.0;
-const LEFT: f64 = 58.0;
-const RIGHT: f64 = 16.0;
-const TOP: f64 = 12.0;
-const BOTTOM: f64 = 50.0;
+const WIDTH: f64 = 380.0;
+const HEIGHT: f64 = 310.0;
+const LEFT: f64 = 56.0;
+const RIGHT: f64 = 20.0;
+const TOP: f64 = 10.0;
+const BOTTOM: f64 = 48.0;
+/// Where names along the axis stand aslant.
+const DEEP: f64 = 104.0;
+/// Width of a letter of a tick, roughly.
+const LETTER: f64 = 7.2;
 
 /// Series that one plot holds: beyond it nobody tells lines apart.
 pub const MAX_SERIES: usize = 8;
@@ -210,6 +214,7 @@ pub struct Plot {
     x: Scale,
     y: Scale,
     height: f64,
+    bottom: f64,
     svg: String,
 }
 
@@ -220,27 +225,48 @@ impl Plot {
     }
 
     pub fn sized(title: &str, says: &str, x: &Axis, y: &Axis, height: f64) -> Self {
-        let mut plot = Self { x: x.scale, y: y.scale, height, svg: String::new() };
+        // Names that would run into each other are written aslant.
+        let needed: f64 =
+            x.ticks.iter().map(|(_, text)| (text.chars().count() as f64 + 1.5) * LETTER).sum();
+        let aslant = needed > WIDTH - LEFT - RIGHT;
+        let (height, below) =
+            if aslant { (height + DEEP - BOTTOM, DEEP) } else { (height, BOTTOM) };
+        let bottom = height - below;
+        let mut plot = Self { x: x.scale, y: y.scale, height, bottom, svg: String::new() };
         let (title, says) = (escape(title), escape(says));
         plot.put(format_args!(
             "<svg class=\"plot\" role=\"img\" viewBox=\"0 0 {WIDTH} {height}\" aria-label=\"{title}. \
              {says}\"><title>{title}</title><desc>{says}</desc>"
         ));
-        let (bottom, right) = (height - BOTTOM, WIDTH - RIGHT);
+        let right = WIDTH - RIGHT;
+        // A label that would run into the one before is left out; its line stays.
+        let mut free = f64::NEG_INFINITY;
         for (value, text) in &x.ticks {
-            let at = plot.across(*value);
-            plot.put(format_args!(
-                "<path class=\"grid\" d=\"M{at:.1} {TOP}V{bottom:.1}\"/><text class=\"tick\" \
-                 x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
-                bottom + 16.0,
-                escape(text)
-            ));
+            let (at, low) = (plot.across(*value), bottom + 16.0);
+            plot.put(format_args!("<path class=\"grid\" d=\"M{at:.1} {TOP}V{bottom:.1}\"/>"));
+            let text: String = text.chars().take(18).collect();
+            let half = text.chars().count() as f64 * LETTER / 2.0;
+            let place = if aslant {
+                let at = at + 4.0;
+                format!("transform=\"translate({at:.1} {low:.1}) rotate(-38)\" text-anchor=\"end\"")
+            } else if at - half >= free {
+                free = at + half + 3.0;
+                format!("x=\"{at:.1}\" y=\"{low:.1}\" text-anchor=\"middle\"")
+            } else {
+                continue;
+            };
+            plot.put(format_args!("<text class=\"tick\" {place}>{}</text>", escape(&text)));
         }
+        let mut free = f64::INFINITY;
         for (value, text) in &y.ticks {
             let at = plot.up(*value);
+            plot.put(format_args!("<path class=\"grid\" d=\"M{LEFT} {at:.1}H{right:.1}\"/>"));
+            if at > free {
+                continue;
+            }
+            free = at - 13.0;
             plot.put(format_args!(
-                "<path class=\"grid\" d=\"M{LEFT} {at:.1}H{right:.1}\"/><text class=\"tick\" \
-                 x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+                "<text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
                 LEFT - 7.0,
                 at + 4.0,
                 escape(text)
@@ -269,7 +295,7 @@ impl Plot {
     }
 
     fn up(&self, value: f64) -> f64 {
-        self.height - BOTTOM - self.y.place(value) * (self.height - BOTTOM - TOP)
+        self.bottom - self.y.place(value) * (self.bottom - TOP)
     }
 
     /// A line through points in the axes' units.
@@ -344,7 +370,7 @@ impl Plot {
 
     /// A vertical line over the whole height, with what it is.
     pub fn upright(&mut self, x: f64, what: &str) {
-        let (at, bottom) = (self.across(x), self.height - BOTTOM);
+        let (at, bottom) = (self.across(x), self.bottom);
         // On the side where there is room.
         let (anchor, text) = if at > f64::midpoint(LEFT, WIDTH - RIGHT) {
             ("end", at - 5.0)

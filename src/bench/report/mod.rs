@@ -88,13 +88,12 @@ const fn known(name: &'static str, label: &'static str, percent: bool) -> Known 
 }
 
 /// Columns of a leader table.
-const LEADERS: [(&str, &str); 6] = [
+const LEADERS: [(&str, &str); 5] = [
     ("ap", "AP"),
     ("eer_asvspoof", "EER"),
     ("tpr_at_fpr_1pct", "TPR at 1 % FPR"),
     ("balanced_accuracy", "Balanced accuracy"),
     ("ece", "ECE"),
-    ("brier", "Brier"),
 ];
 
 /// Reasons below a table, each once, with a letter that stands in its cells.
@@ -271,7 +270,7 @@ impl Report<'_> {
         let mut sets = Table::new(
             "Data sets",
             &[
-                "Data set", "Kind", "Split", "Fake", "Real", "People", "Licence", "Consent",
+                "Data set", "Kind", "Split", "Fake", "Real", "Groups", "Licence", "Consent",
                 "Source",
             ],
         );
@@ -402,7 +401,7 @@ impl Report<'_> {
         let mut head = vec!["Detector", "AUC"];
         head.extend(LEADERS.iter().map(|(_, label)| *label));
         if whole {
-            head.extend(["Against the first", "Judged", "Abstained"]);
+            head.extend(["Against the first", "Judged"]);
         } else {
             head.extend(["Fake", "Real"]);
         }
@@ -437,15 +436,16 @@ impl Report<'_> {
             if whole {
                 cells.push(self.against(set, &first.detector, &cell.detector, &mut reasons));
                 let skipped = cell.files - cell.judged.min(cell.files);
-                let note = match skipped {
-                    0 => String::new(),
-                    n => format!("<br><span class=\"small\">{} skipped</span>", thousands(n)),
-                };
-                cells.push(format!("{}{note}", thousands(cell.judged)));
-                cells.push(match cell.abstained {
-                    Some(n) => thousands(n),
-                    None => reasons.cell("this detector has no state in which it abstains"),
-                });
+                let mut judged = thousands(cell.judged);
+                let notes =
+                    [(Some(skipped).filter(|n| *n > 0), "skipped"), (cell.abstained, "undecided")];
+                for (n, what) in notes {
+                    if let Some(n) = n {
+                        judged +=
+                            &format!("<br><span class=\"small\">{} {what}</span>", thousands(n));
+                    }
+                }
+                cells.push(judged);
             } else {
                 cells.push(thousands(found.fake));
                 cells.push(thousands(found.real));
@@ -455,8 +455,8 @@ impl Report<'_> {
         let units = rows.iter().find_map(|(_, l)| l.metrics.as_ref().ok()).map(|l| &l.units);
         let units = units.map_or(String::new(), |u| {
             format!(
-                " Intervals: {} draws of kind <em>{}</em>.",
-                thousands(u.count),
+                " The bootstrap draws {} of kind <em>{}</em>.",
+                count(u.count, "unit"),
                 escape(&u.kind)
             )
         });
@@ -665,6 +665,21 @@ impl Report<'_> {
         if cells.is_empty() {
             return html + "<p>Every file has a score.</p></section>";
         }
+        // What was skipped of degraded copies is mostly the same files again.
+        let (first, rest): (Vec<&Cell>, Vec<&Cell>) =
+            cells.into_iter().partition(|c| c.degradation == CLEAN || c.too_many_skipped);
+        html += "<p>Files without a score are in no metric. Where they are more than 5 %, the run \
+                 fails.</p>";
+        if !first.is_empty() {
+            html += &self.skipped_of(&first);
+        }
+        if !rest.is_empty() {
+            html += &details("Of degraded copies", &self.skipped_of(&rest));
+        }
+        html + "</section>"
+    }
+
+    fn skipped_of(&self, cells: &[&Cell]) -> String {
         let mut table = Table::new(
             "Files without a score, by reason",
             &["Detector", "Data set", "State", "Skipped", "Of", "Share", "Reasons"],
@@ -687,9 +702,7 @@ impl Report<'_> {
                 reasons.join(", "),
             ]);
         }
-        html += "<p>Files without a score are in no metric. Where they are more than 5 %, the run \
-                 fails.</p>";
-        html + &table.finish() + "</section>"
+        table.finish()
     }
 
     /// A detector's name with its line and mark.
@@ -723,7 +736,7 @@ fn errors(set: &DataSet, clean: &[&Cell], pictures: &mut Thumbnails) -> String {
     }
     html += "<p>Files called wrongly at the threshold fixed beforehand, else at the equal error rate, \
              the furthest from it first.</p>";
-    for cell in clean {
+    for (at, cell) in clean.iter().enumerate() {
         let mut cards = String::new();
         for worst in &cell.worst {
             cards += &card(worst, set.media, pictures);
@@ -733,7 +746,9 @@ fn errors(set: &DataSet, clean: &[&Cell], pictures: &mut Thumbnails) -> String {
         } else {
             cards = format!("<ul class=\"cards\">{cards}</ul>");
         }
-        html += &details(&format!("{}: {}", cell.detector, cell.worst.len()), &cards);
+        let shown = details(&format!("{}: {}", cell.detector, cell.worst.len()), &cards);
+        // The first is open, so that it is seen what there is.
+        html += &if at == 0 { shown.replacen("<details>", "<details open>", 1) } else { shown };
     }
     html
 }
@@ -758,6 +773,8 @@ fn reading() -> String {
      diagonal probabilities mean what they say.</dd>\
      <dt>Risk–coverage</dt><dd>Share of wrong calls among the files that are answered, where those \
      nearest to the threshold are left unanswered first.</dd>\
+     <dt>Undecided</dt><dd>Files on which the detector itself would give no verdict, because its \
+     interval holds the threshold. They count in all metrics.</dd>\
      <dt>none</dt><dd>A metric that has no meaning for these scores; the letter leads to the reason \
      below the table. It is never replaced by a number.</dd></dl></section>"
         .to_owned()
@@ -849,13 +866,15 @@ fn why_none(level: &CellLevel) -> String {
 /// A metric with its interval, or the letter of why there is none.
 fn shown(entry: &Entry, in_percent: bool, reasons: &mut Reasons) -> String {
     let text = |v: f64| if in_percent { percent(v) } else { three(v) };
+    // The unit stands once, at the end.
+    let bare = |v: f64| text(v).trim_end_matches([' ', '%']).to_owned();
     match (&entry.value, &entry.interval) {
         (Err(absent), _) => reasons.cell(&absent.why),
         (Ok(v), None) => text(*v),
         (Ok(v), Some(Ok(Interval { low, high }))) => format!(
             "{}<br><span class=\"small\">{} to {}</span>",
             text(*v),
-            text(*low),
+            bare(*low),
             text(*high)
         ),
         (Ok(v), Some(Err(absent))) => {

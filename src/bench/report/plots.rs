@@ -133,7 +133,14 @@ impl Report<'_> {
             .collect();
         plot.reference(&diagonal);
         for (cell, level) in rows {
-            plot.line(&level.det, &chart::series(self.place(&cell.detector)));
+            // Beyond the axes a curve would run along their border.
+            let inside: Vec<[f64; 2]> = level
+                .det
+                .iter()
+                .filter(|p| (0..2).all(|at| (least(at)..=most(at)).contains(&p[at])))
+                .copied()
+                .collect();
+            plot.line(&inside, &chart::series(self.place(&cell.detector)));
         }
         let mut table = Table::new("Equal error rates", &["Detector", "EER", "EER (convex hull)"]);
         for (cell, level) in rows {
@@ -207,7 +214,7 @@ impl Report<'_> {
         let x = Axis::linear(end, histogram.from, histogram.to);
         let y = Axis::linear("share of the class", 0.0, most);
         let says = "How often each score is given to real and to fake files.";
-        let mut plot = Plot::sized(title, says, &x, &y, 260.0);
+        let mut plot = Plot::sized(title, says, &x, &y, 240.0);
         plot.steps(histogram.from, histogram.to, &real, "real");
         plot.steps(histogram.from, histogram.to, &fake, "fake");
         if let Some(threshold) = detector.and_then(|d| d.threshold.as_ref())
@@ -243,7 +250,7 @@ impl Report<'_> {
             (Axis::rate("probability of fake, mean of the bin"), Axis::rate("share that is fake"));
         let says = "Share of fakes among the files that were given about the same probability; the \
                     larger a disc, the more files; bars at the bottom show how many.";
-        let mut plot = Plot::sized(title, says, &x, &y, 300.0);
+        let mut plot = Plot::sized(title, says, &x, &y, 280.0);
         let files = bins.iter().map(|b| b.files).sum::<u64>().max(1) as f64;
         let most = bins.iter().map(|b| b.files).max().unwrap_or(1).max(1) as f64;
         for bin in bins {
@@ -465,10 +472,10 @@ impl Report<'_> {
                 index,
                 &format!("{name}: {} ms, AUC {}", chart::plain(ms), three(auc)),
             );
-            let short: String = name.chars().take(28).collect();
+            let short: String = name.chars().take(24).collect();
             plot.words(ms, auc, down, &short, &chart::series(index));
         }
-        html + "<div class=\"figures\">"
+        html + "<div class=\"figures beside\">"
             + &figure("Time against AUC", &plot.finish(), "", "")
             + "<div>"
             + &table

@@ -1,3 +1,4 @@
 //! `veriscope bench run`: data sets × detectors × degradations.
 
 pub mod results;
+pub mod thumbnail;
