@@ -12,6 +12,7 @@ use candle_core::Device;
 use common::{PROGRAM, root, write};
 use veriscope::models::aasist::{self, Aasist, SAMPLES, fitted};
 use veriscope::models::import::{Described, Family, import};
+use veriscope::models::rawgat_st::{self, RawGatSt};
 use veriscope::models::weights::WeightStore;
 use zip::ZipWriter;
 use zip::write::SimpleFileOptions;
@@ -49,8 +50,9 @@ fn wave(samples: &[i16]) -> Vec<f32> {
 struct Golden(serde_json::Value);
 
 impl Golden {
-    fn read() -> Self {
-        let text = fs::read_to_string(root().join("tests/golden/aasist.json")).unwrap();
+    fn of(network: &str) -> Self {
+        let name = if network == rawgat_st::NETWORK { "rawgat_st" } else { "aasist" };
+        let text = fs::read_to_string(root().join(format!("tests/golden/{name}.json"))).unwrap();
         Self(serde_json::from_str(&text).unwrap())
     }
 
@@ -71,15 +73,23 @@ struct Entry {
     values: Vec<f32>,
 }
 
-/// The weights that golden_aasist.py makes up, the batch norms without effect included.
+/// The weights that golden_aasist.py makes up, those without effect included.
 fn made_up(network: &str) -> Vec<Entry> {
-    let mut shapes = aasist::shapes(network).unwrap();
-    for block in 1..6 {
-        let name = format!("encoder.{block}.0");
-        let conv = format!("{name}.conv1.weight");
-        let inputs = shapes.iter().find(|(name, _)| *name == conv).unwrap().1[1];
-        for part in ["weight", "bias", "running_mean", "running_var"] {
-            shapes.push((format!("{name}.bn1.{part}"), vec![inputs]));
+    let rawgat = network == rawgat_st::NETWORK;
+    let mut shapes = if rawgat { rawgat_st::shapes() } else { aasist::shapes(network).unwrap() };
+    let encoders: &[&str] = if rawgat { &["encoder1", "encoder2"] } else { &["encoder"] };
+    for encoder in encoders {
+        for block in 1..6 {
+            let name = format!("{encoder}.{block}.0");
+            let conv = format!("{name}.conv1.weight");
+            let conv = shapes.iter().find(|(name, _)| *name == conv).unwrap().1.clone();
+            for part in ["weight", "bias", "running_mean", "running_var"] {
+                shapes.push((format!("{name}.bn1.{part}"), vec![conv[1]]));
+            }
+            if rawgat {
+                shapes.push((format!("{name}.conv_1.weight"), vec![conv[0], 1, 2, 3]));
+                shapes.push((format!("{name}.conv_1.bias"), vec![conv[0]]));
+            }
         }
     }
     shapes.sort();
@@ -179,18 +189,31 @@ fn entry<'a>(entries: &'a mut [Entry], name: &str) -> &'a mut Entry {
     entries.iter_mut().find(|e| e.name == name).unwrap()
 }
 
+type Forward = dyn Fn(&[&[f32]]) -> candle_core::Result<Vec<[f32; 2]>>;
+
+fn family(network: &str) -> Family {
+    if network == rawgat_st::NETWORK { Family::RawGatSt } else { Family::Aasist }
+}
+
 /// Imports, loads and asks; compares with the original's answers.
 fn answers_as_the_original(file: &Path, network: &str, weights: &str) {
-    let golden = Golden::read();
+    let golden = Golden::of(network);
     let folder = tempfile::tempdir().unwrap();
-    let made = import(Family::Aasist, file, &Described::default(), folder.path(), &[]).unwrap();
+    let made = import(family(network), file, &Described::default(), folder.path(), &[]).unwrap();
     assert_eq!((made.name.as_str(), made.network.as_str()), (network, network));
     let store = WeightStore::open(Some(folder.path())).unwrap();
     store.verify(network).unwrap();
-    let net = Aasist::new(network, &store.load(network, &Device::Cpu).unwrap()).unwrap();
+    let tensors = store.load(network, &Device::Cpu).unwrap();
+    let forward: Box<Forward> = if network == rawgat_st::NETWORK {
+        let net = RawGatSt::new(&tensors).unwrap();
+        Box::new(move |windows| net.forward(windows))
+    } else {
+        let net = Aasist::new(network, &tensors).unwrap();
+        Box::new(move |windows| net.forward(windows))
+    };
     let waves: Vec<Vec<f32>> = golden.signals().iter().map(|s| fitted(wave(s)).unwrap()).collect();
     let windows: Vec<&[f32]> = waves.iter().map(Vec::as_slice).collect();
-    let got = net.forward(&windows).unwrap();
+    let got = forward(&windows).unwrap();
     let want = golden.logits(network, weights);
     assert_eq!(got.len(), want.len());
     let mut worst = 0.0f32;
@@ -208,13 +231,13 @@ fn answers_as_the_original(file: &Path, network: &str, weights: &str) {
     };
     assert!(spread(1) > 50.0 * TOLERANCE, "{}", spread(1));
     // Nobody's answer depends on the company.
-    assert_eq!(net.forward(&windows[1..2]).unwrap(), got[1..2]);
-    assert!(net.forward(&[&waves[0][1..]]).unwrap_err().to_string().contains("64600"));
+    assert_eq!(forward(&windows[1..2]).unwrap(), got[1..2]);
+    assert!(forward(&[&waves[0][1..]]).unwrap_err().to_string().contains("64600"));
 }
 
 #[test]
 fn made_up_weights_answer_as_in_the_original() {
-    for network in [aasist::NETWORK, aasist::NETWORK_L] {
+    for network in [aasist::NETWORK, aasist::NETWORK_L, rawgat_st::NETWORK] {
         let folder = tempfile::tempdir().unwrap();
         let file = write(folder.path(), "made-up.pth", &checkpoint(&made_up(network)));
         answers_as_the_original(&file, network, "made_up");
@@ -224,14 +247,111 @@ fn made_up_weights_answer_as_in_the_original() {
 /// The checkpoints do not ship.
 #[test]
 fn the_authors_weights_answer_as_in_the_original() {
-    for (name, network) in [("AASIST", aasist::NETWORK), ("AASIST-L", aasist::NETWORK_L)] {
-        let file = root().join(format!("../shared/data/detectors/{name}.pth"));
-        if !file.is_file() {
-            println!("skipped: {} is not there", file.display());
-            continue;
-        }
+    for (name, network) in [
+        ("AASIST", aasist::NETWORK),
+        ("AASIST-L", aasist::NETWORK_L),
+        ("rawgat-st/mul", rawgat_st::NETWORK),
+    ] {
+        let Some(file) = shared(&format!("detectors/{name}.pth")) else { continue };
         answers_as_the_original(&file, network, "trained");
     }
+}
+
+/// A file of data that does not ship; where it is missing, a line says so.
+fn shared(path: &str) -> Option<PathBuf> {
+    let file = root().join("../shared/data").join(path);
+    if !file.is_file() {
+        println!("skipped: {} is not there", file.display());
+        return None;
+    }
+    Some(file)
+}
+
+/// Real and spoofed clips, which do not ship, by the program as a whole.
+#[test]
+fn real_clips_are_scored_as_in_the_original() {
+    let network = rawgat_st::NETWORK;
+    let Some(checkpoint) = shared("detectors/rawgat-st/mul.pth") else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let home = [("XDG_DATA_HOME", folder.path())];
+    let checkpoint = checkpoint.to_str().unwrap();
+    let made = veriscope(&["weights", "import", "--as", network, checkpoint], &home);
+    assert_eq!(made.status.code(), Some(0), "{}", stderr(&made));
+    let golden = Golden::of(network);
+    let mut want = Vec::new();
+    let mut paths = String::new();
+    for clip in golden.0["clips"].as_array().unwrap() {
+        let Some(tar) = shared(&format!("speech/{}", clip[0].as_str().unwrap())) else { return };
+        let name = clip[1].as_str().unwrap();
+        let from = tar.to_str().unwrap();
+        let to = folder.path().to_str().unwrap();
+        let unpacked = Command::new("tar").args(["-xf", from, "-C", to, name]).status().unwrap();
+        assert!(unpacked.success(), "{name}");
+        paths += &format!("{}\n", folder.path().join(name).display());
+        want.push(clip[3].as_f64().unwrap() as f32);
+    }
+    assert_eq!(want.len(), 8);
+    let list = write(folder.path(), "list.txt", paths.as_bytes());
+    let list = list.to_str().unwrap();
+    let score = ["score", "--detector", "voice-clone", "--network", network, "--list", list];
+    let scored = veriscope(&score, &home);
+    assert_eq!(scored.status.code(), Some(0), "{}", stderr(&scored));
+    let mut worst = 0.0f32;
+    let text = stdout(&scored);
+    for (row, want) in text.lines().skip(1).zip(&want) {
+        let got: f32 = row.split('\t').nth(1).unwrap().parse().unwrap();
+        worst = worst.max((got + want).abs());
+        assert!((got + want).abs() <= TOLERANCE, "{row}: minus {want}");
+    }
+    assert_eq!(text.lines().count(), 1 + want.len());
+    println!("{network}, clips: at most {worst:.1e} from the original");
+}
+
+#[test]
+fn another_networks_checkpoint_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let refused = |of: &str, as_network: &str, spoil: &dyn Fn(&mut Vec<Entry>), words: &[&str]| {
+        let mut entries = made_up(of);
+        spoil(&mut entries);
+        let file = write(folder.path(), "other.pth", &checkpoint(&entries));
+        let to = folder.path().join("weights");
+        let error = import(family(as_network), &file, &Described::default(), &to, &[]);
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("other.pth") && !error.contains('\n'), "{error}");
+        assert!(words.iter().all(|word| error.contains(word)), "{error}: expected {words:?}");
+        assert!(!to.exists());
+    };
+    let as_it_is = |_: &mut Vec<Entry>| {};
+    let rawgat = rawgat_st::NETWORK;
+    refused(aasist::NETWORK, rawgat, &as_it_is, &["encoder1.0.0.conv_1.weight", "is missing"]);
+    refused(rawgat, aasist::NETWORK, &as_it_is, &["`pos_S` is missing"]);
+    // The authors' variant whose views lie side by side has more nodes before the last pool.
+    let wider = |e: &mut Vec<Entry>| {
+        let e = entry(e, "proj_node.weight");
+        (e.shape, e.values) = (vec![2, 15], vec![0.0; 30]);
+    };
+    refused(rawgat, rawgat, &wider, &["proj_node.weight", "[2, 15]", "[2, 7]"]);
+    let stray = |e: &mut Vec<Entry>| {
+        let shape = vec![64, 1, 2, 3];
+        e.push(Entry { name: "encoder3.1.0.conv2.weight".into(), shape, values: vec![0.0; 384] });
+    };
+    refused(rawgat, rawgat, &stray, &["encoder3.1.0.conv2.weight", "not part"]);
+    let nan = |e: &mut Vec<Entry>| entry(e, "GAT_layer3.att_weight").values[3] = f32::NAN;
+    refused(rawgat, rawgat, &nan, &["GAT_layer3.att_weight", "value 3"]);
+    // Keras' weights are no checkpoint of PyTorch's, and the other way round.
+    for (family, words) in [
+        (Family::Aasist, "not a zip archive"),
+        (Family::RawGatSt, "not a zip archive"),
+        (Family::Meso4, "superblock version 9"),
+    ] {
+        let file =
+            write(folder.path(), "w.h5", &[b"\x89HDF\r\n\x1a\n\x09".as_slice(), &[0; 99]].concat());
+        let error = import(family, &file, &Described::default(), folder.path(), &[]).unwrap_err();
+        assert!(error.to_string().contains(words), "{error}");
+    }
+    let file = write(folder.path(), "a.pth", &checkpoint(&made_up(aasist::NETWORK_L)));
+    let error = import(Family::MesoInception4, &file, &Described::default(), folder.path(), &[]);
+    assert!(error.unwrap_err().to_string().contains("not an HDF5 file"));
 }
 
 #[test]
@@ -475,7 +595,7 @@ fn the_program_imports_lists_verifies_and_scores() {
     let table = stdout(&veriscope(&["weights", "list"], &home));
     assert!(table.contains("veriscope/weights/other.safetensors"), "{table}");
 
-    let golden = Golden::read();
+    let golden = Golden::of(aasist::NETWORK_L);
     let want = golden.logits(aasist::NETWORK_L, "made_up");
     let mut paths: Vec<PathBuf> = golden
         .signals()
@@ -517,7 +637,10 @@ fn the_program_imports_lists_verifies_and_scores() {
     }
     let faces = ["score", "--detector", "face-swap", "--list", score[4], "--network", "other"];
     let faces = veriscope(&faces, &home);
-    assert!(stderr(&faces).contains("voice-clone only"), "{}", stderr(&faces));
+    assert!(stderr(&faces).contains("no published face-swap network"), "{}", stderr(&faces));
+    let labels = ["score", "--detector", "label-strip", "--list", score[4], "--network", "other"];
+    let labels = veriscope(&labels, &home);
+    assert!(stderr(&labels).contains("face-swap or voice-clone only"), "{}", stderr(&labels));
     let unknown = veriscope(&[&score[..], &["--network", "nothing"]].concat(), &home);
     assert_eq!(unknown.status.code(), Some(1));
     assert!(stderr(&unknown).contains("`nothing`"), "{}", stderr(&unknown));

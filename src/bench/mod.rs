@@ -2,6 +2,7 @@
 
 pub mod dataset;
 pub mod evaluate;
+pub mod hints;
 pub mod metrics;
 pub mod output;
 pub mod protocol;

@@ -7,6 +7,7 @@ use clap::{ArgAction, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 mod bench;
+mod bench_run;
 mod c2pa_worker;
 mod datasets;
 mod doctor;
@@ -17,6 +18,7 @@ mod progress;
 mod scan;
 mod score;
 mod session;
+mod signals;
 mod weights;
 
 /// Everything was done.

@@ -4,13 +4,15 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 
 use super::{EXIT_FAILED, EXIT_OK, EXIT_PIPE, EXIT_USAGE, complain, fail};
 use crate::detect::Tier;
+use crate::detect::imported_face::ImportedFace;
 use crate::detect::imported_voice::ImportedVoice;
-use crate::engine::score::{Scored, score_imported};
+use crate::engine::score::{ImportedFaces, Scored, score_imported};
 use crate::engine::{DeviceChoice, Engine, ScanOptions};
 use crate::models::weights::{PrecisionChoice, WeightStore};
 use crate::report::DetectorKind;
@@ -21,9 +23,10 @@ use crate::report::DetectorKind;
 /// score. Higher means fake. A file that could not be judged has empty score and probability, and
 /// its reasons say why; exit code 1 where a file could not be read.
 ///
-/// With --network a published network judges, as its authors' evaluation does: the first 4.04 s of
-/// the first stream of sound, silence included, shorter sound repeated. It is not calibrated: the
-/// score is minus its logit for bona fide, the probability stays empty.
+/// With --network a published network judges, as its authors' evaluation does: voices by the first
+/// 4.04 s of the first stream of sound, silence included, shorter sound repeated; faces turned upright
+/// and with a margin, or with --precropped as they are. It is not calibrated: the score is minus its
+/// logit for bona fide, the probability stays empty.
 #[derive(Debug, Args)]
 pub struct ScoreArgs {
     #[arg(long, value_parser = super::scan::detector_parser())]
@@ -47,8 +50,8 @@ pub struct ScoreArgs {
     /// several times slower) [default: accurate where scripts/setup could install its base, else fast]
     #[arg(long, value_parser = super::scan::tier_parser())]
     tier: Option<Tier>,
-    /// Weights of a published network that are to judge instead of ours (voice-clone only, on the
-    /// CPU); see `veriscope weights import`
+    /// Weights of a published network that are to judge instead of ours, on the CPU; see
+    /// `veriscope weights import`
     #[arg(long, value_name = "NAME")]
     network: Option<String>,
     /// Folder with the weights and their manifest [default: the one that came with the program, and
@@ -67,7 +70,8 @@ pub fn run(args: &ScoreArgs) -> u8 {
 /// What gives the scores.
 enum Judge {
     Ours(Box<Engine>),
-    Published(Box<ImportedVoice>),
+    Voices(Box<ImportedVoice>),
+    Faces(Box<ImportedFaces>),
 }
 
 fn score(args: &ScoreArgs) -> Result<u8, String> {
@@ -75,8 +79,8 @@ fn score(args: &ScoreArgs) -> Result<u8, String> {
         complain("--precropped goes with --detector face-swap only");
         return Ok(EXIT_USAGE);
     }
-    if args.network.is_some() && args.detector != DetectorKind::VoiceClone {
-        complain("--network goes with --detector voice-clone only");
+    if args.network.is_some() && args.detector == DetectorKind::LabelStrip {
+        complain("--network goes with --detector face-swap or voice-clone only");
         return Ok(EXIT_USAGE);
     }
     if args.network.is_some() && matches!(args.device, DeviceChoice::Cuda(_)) {
@@ -96,14 +100,20 @@ fn score(args: &ScoreArgs) -> Result<u8, String> {
     let judge = match &args.network {
         Some(name) => {
             let network = &weights.entry(name).map_err(|e| e.to_string())?.network;
-            if !ImportedVoice::knows(network) {
-                complain(&format!(
-                    "--network {name}: {network} is no published voice-clone network"
-                ));
+            let faces = args.detector == DetectorKind::FaceSwap;
+            let knows = if faces { ImportedFace::knows } else { ImportedVoice::knows };
+            if !knows(network) {
+                let kind = args.detector.name();
+                complain(&format!("--network {name}: {network} is no published {kind} network"));
                 return Ok(EXIT_USAGE);
             }
-            let network = ImportedVoice::load(&weights, name).map_err(|e| e.to_string())?;
-            Judge::Published(Box::new(network))
+            if faces {
+                let engine = ImportedFaces::new(&weights, name, args.fps);
+                Judge::Faces(Box::new(engine.map_err(|e| e.to_string())?))
+            } else {
+                let network = ImportedVoice::load(&weights, name).map_err(|e| e.to_string())?;
+                Judge::Voices(Box::new(network))
+            }
         }
         None => {
             let options = ScanOptions {
@@ -121,6 +131,7 @@ fn score(args: &ScoreArgs) -> Result<u8, String> {
 
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut failed = false;
+    let stop = AtomicBool::new(false);
     let mut written = writeln!(out, "path\tscore\tprobability\treasons");
     let mut sink = |path: &Path, row: Scored| {
         if let Some(error) = &row.error {
@@ -132,12 +143,18 @@ fn score(args: &ScoreArgs) -> Result<u8, String> {
         }
         match written {
             Ok(()) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
+            Err(_) => {
+                stop.store(true, Ordering::Relaxed);
+                ControlFlow::Break(())
+            }
         }
     };
     match judge {
-        Judge::Ours(engine) => engine.score(&paths, args.detector, args.precropped, &mut sink),
-        Judge::Published(network) => score_imported(&network, &paths, &mut sink),
+        Judge::Ours(engine) => {
+            engine.score(&paths, args.detector, args.precropped, &stop, &mut sink);
+        }
+        Judge::Voices(network) => score_imported(&network, &paths, &mut sink),
+        Judge::Faces(engine) => engine.score(&paths, args.precropped, &stop, &mut sink),
     }
     match written.and_then(|()| out.flush()) {
         Ok(()) if failed => Ok(EXIT_FAILED),

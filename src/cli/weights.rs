@@ -8,8 +8,10 @@ use clap::{Args, Subcommand, ValueEnum};
 use unicode_width::UnicodeWidthStr as _;
 
 use super::{EXIT_FAILED, EXIT_OK, fail, print};
+use crate::detect::imported_voice::ImportedVoice;
 use crate::models::import::{Described, Family, import};
 use crate::models::weights::{WeightStore, WeightsError, named_by_environment, user_folder};
+use crate::report::DetectorKind;
 
 /// List, verify or import networks' weights
 #[derive(Debug, Args)]
@@ -31,8 +33,9 @@ enum WeightsCommand {
     },
     /// Import a published detector's own checkpoint, to run it beside ours (`score --network`)
     ///
-    /// The checkpoint is a state dict saved by PyTorch 1.6 or later; nothing in it is executed. It
-    /// is refused where a tensor is missing, too many, of another shape or not finite.
+    /// The checkpoint is a state dict saved by PyTorch 1.6 or later (AASIST, RawGAT-ST), nothing in
+    /// which is executed, or weights that Keras saved as HDF5 (MesoNet). It is refused where a tensor
+    /// is missing, too many, of another shape or not finite.
     Import {
         /// Whose checkpoint it is; AASIST and AASIST-L are told apart by their shapes
         #[arg(long = "as", value_name = "FAMILY", value_parser = family_parser())]
@@ -152,10 +155,12 @@ fn import_to(
     let folder =
         named.or_else(user_folder).ok_or("no home folder: name a folder with --weights")?;
     let entry = import(family, file, described, &folder, &taken).map_err(|e| e.to_string())?;
+    let voice = ImportedVoice::knows(&entry.network);
+    let detector = if voice { DetectorKind::VoiceClone } else { DetectorKind::FaceSwap }.name();
     // Where only the option named the folder, only the option finds it again.
     let named = explicit.map_or_else(String::new, |f| format!(" --weights {}", f.display()));
     Ok(format!(
-        "{}: {} ({}), {}\nveriscope score --detector voice-clone --network {}{named} --list FILE\n",
+        "{}: {} ({}), {}\nveriscope score --detector {detector} --network {}{named} --list FILE\n",
         entry.path().display(),
         entry.network,
         entry.licence,

@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 
 use super::{Detector, Tier, calibration};
 use crate::{
-    face::{Rect, crop, resample::Picture},
+    face::{Face, Rect, crop, resample::Picture},
     models::{
         FaceOutput,
         dinov2::{self, Dinov2},
@@ -170,6 +170,11 @@ impl FaceCrop {
         Self { cuts: sides.iter().map(cut).collect(), look }
     }
 
+    /// One cut, looked at once.
+    fn single(cut: Vec<u8>) -> Self {
+        Self { cuts: vec![vec![cut]], look: Look::Straight }
+    }
+
     /// The straight cut of that side, where a network takes one.
     pub fn plain(&self, side: usize) -> Option<&[u8]> {
         let cuts = self.cuts.iter().filter_map(|cuts| cuts.first());
@@ -184,6 +189,36 @@ impl FaceCrop {
         };
         let cuts = self.cuts.get(expert).map_or(&[][..], Vec::as_slice);
         cuts.iter().flat_map(|cut| mirrors.iter().map(|m| (cut.as_slice(), *m)))
+    }
+}
+
+/// How faces are cut for the networks that judge them.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Framing {
+    /// Ours: as in training, once for each of these sides.
+    Ours { sides: Vec<usize> },
+    /// Upright and with a margin, as MesoNet's authors cut faces out of videos.
+    MesoNet { side: usize },
+}
+
+impl Framing {
+    /// A face that was found. `look` is for ours; published networks look once and straight.
+    pub fn cut(&self, picture: Picture<'_>, face: &Face, look: Look) -> FaceCrop {
+        match self {
+            Self::Ours { sides } => FaceCrop::new(picture, crop::frame(&face.rect), sides, look),
+            Self::MesoNet { side } => {
+                FaceCrop::single(crop::Upright::mesonet(face).cut(picture, *side))
+            }
+        }
+    }
+
+    /// A picture that already is one face, looked at as the only picture of a face is.
+    pub fn precropped(&self, picture: Picture<'_>) -> FaceCrop {
+        let whole = crop::precropped(picture);
+        match self {
+            Self::Ours { sides } => FaceCrop::new(picture, whole, sides, Look::Close),
+            Self::MesoNet { side } => FaceCrop::single(crop::cut(picture, whole, *side)),
+        }
     }
 }
 

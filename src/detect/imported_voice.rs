@@ -5,18 +5,24 @@ use candle_core::Device;
 
 use crate::models::{
     aasist::{self, Aasist},
+    rawgat_st::{self, RawGatSt},
     weights::{WeightStore, WeightsError},
 };
 
 /// A published network.
 pub struct ImportedVoice {
-    network: Aasist,
+    network: Network,
+}
+
+enum Network {
+    Aasist(Aasist),
+    RawGatSt(RawGatSt),
 }
 
 impl ImportedVoice {
     /// Whether weights for `network` are an imported network's.
     pub fn knows(network: &str) -> bool {
-        aasist::shapes(network).is_some()
+        network == rawgat_st::NETWORK || aasist::shapes(network).is_some()
     }
 
     /// The entry `name` of the store, on the CPU.
@@ -25,7 +31,11 @@ impl ImportedVoice {
     /// No such entry; weights that cannot be loaded; a network of which [`Self::knows`] is false.
     pub fn load(store: &WeightStore, name: &str) -> Result<Self, WeightsError> {
         let entry = store.entry(name)?;
-        let network = Aasist::new(&entry.network, &store.load(name, &Device::Cpu)?)?;
+        let tensors = store.load(name, &Device::Cpu)?;
+        let network = match entry.network.as_str() {
+            rawgat_st::NETWORK => Network::RawGatSt(RawGatSt::new(&tensors)?),
+            other => Network::Aasist(Aasist::new(other, &tensors)?),
+        };
         Ok(Self { network })
     }
 
@@ -40,7 +50,11 @@ impl ImportedVoice {
     pub fn score(&self, recordings: Vec<Vec<f32>>) -> candle_core::Result<Vec<Option<f32>>> {
         let fitted: Vec<Option<Vec<f32>>> = recordings.into_iter().map(aasist::fitted).collect();
         let windows: Vec<&[f32]> = fitted.iter().flatten().map(Vec::as_slice).collect();
-        let mut logits = self.network.forward(&windows)?.into_iter();
+        let logits = match &self.network {
+            Network::Aasist(network) => network.forward(&windows)?,
+            Network::RawGatSt(network) => network.forward(&windows)?,
+        };
+        let mut logits = logits.into_iter();
         let next = |wave: &Option<Vec<f32>>| {
             wave.as_ref().and_then(|_| logits.next()).map(|[_, bona_fide]| -bona_fide)
         };

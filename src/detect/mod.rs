@@ -2,6 +2,7 @@
 //! third, [`label_strip`], weighs evidence found in the file's bytes.
 
 pub mod face_swap;
+pub mod imported_face;
 pub mod imported_voice;
 pub mod label_strip;
 pub mod marks;

@@ -10,7 +10,7 @@ use super::{
     owner::{Client, InferenceError, Ticket},
 };
 use crate::{
-    detect::face_swap::{FaceCrop, FaceScore, Look},
+    detect::face_swap::{FaceScore, Framing, Look},
     face::{
         Face, crop,
         detect::{self, Pass},
@@ -91,7 +91,7 @@ pub struct Judging {
     pub pace_ms: i64,
     pub still: bool,
     /// Of the crops that the networks take.
-    pub sides: Vec<usize>,
+    pub framing: Framing,
 }
 
 impl Judging {
@@ -226,7 +226,7 @@ impl Faces {
                 (false, _) => Look::Straight,
             };
             let held = crop::frame(&face.rect);
-            let crop = FaceCrop::new(picture, held, &self.judging.sides, look);
+            let crop = self.judging.framing.cut(picture, &face, look);
             let plain = crop
                 .plain(quality::SIDE)
                 .map_or_else(|| Cow::Owned(crop::cut(picture, held, quality::SIDE)), Cow::Borrowed);
@@ -470,6 +470,7 @@ mod tests {
     use super::*;
     use crate::{report::HeatMap, verdict::calibration::logit};
 
+    const OURS: Framing = Framing::Ours { sides: Vec::new() };
     const CALIBRATION: Calibration = Calibration { a: 1.0, b: 0.0, threshold: 0.5 };
 
     /// A track of four windows a second, each with a raw score, a distance, and the heat of its
@@ -482,14 +483,14 @@ mod tests {
             track.maps.push(cells);
             track.scores.push(Scored { time_ms, score: *score, weight: 1.0, distance: *distance });
         }
-        let judging = Judging { step_ms: 250, pace_ms: 0, still: false, sides: Vec::new() };
+        let judging = Judging { step_ms: 250, pace_ms: 0, still: false, framing: OURS };
         track.finish("face-1".to_owned(), &judging, &CALIBRATION, None)
     }
 
     #[test]
     fn a_judged_picture_stands_for_the_steps_up_to_the_next() {
         let window = |step_ms, pace_ms, still| {
-            Judging { step_ms, pace_ms, still, sides: Vec::new() }.window_ms()
+            Judging { step_ms, pace_ms, still, framing: OURS }.window_ms()
         };
         assert_eq!(window(250, 0, false), 250);
         assert_eq!(window(250, 400, false), 500);

@@ -22,7 +22,7 @@ use super::{
     watermarks::Watermarks,
 };
 use crate::{
-    detect::{Detector, face_swap::FaceSwap, label_strip},
+    detect::{Detector, face_swap::Framing, imported_face::FaceJudge, label_strip},
     explicit::tesseract::Tesseract,
     media::{DecodeOptions, Event, Limits, MediaError, MediaInfo, MediaKind, Source, StreamKind},
     provenance::{self, Findings, rhythm::Rhythm, watermark},
@@ -178,15 +178,15 @@ fn decode(
     let has = |kind| info.streams.iter().any(|s| s.kind == kind);
     let still = info.kind == MediaKind::Image;
     let face_swap = engine.networks().face_swap();
-    let calibration_of_faces = face_swap.map(Detector::calibration);
+    let calibration_of_faces = face_swap.map(FaceJudge::calibration);
     let calibration_of_voices = engine.networks().voice_clone().map(Detector::calibration);
     let step_ms = if engine.options.fps > 0.0 { (1_000.0 / engine.options.fps) as i64 } else { 40 };
     // Without the network no picture is decoded.
     let judging = Judging {
         step_ms,
-        pace_ms: face_swap.map_or(0, FaceSwap::pace_ms),
+        pace_ms: face_swap.map_or(0, FaceJudge::pace_ms),
         still,
-        sides: face_swap.map_or_else(Vec::new, FaceSwap::sides),
+        framing: face_swap.map_or(Framing::Ours { sides: Vec::new() }, FaceJudge::framing),
     };
     let mut faces = Faces::new(client.clone(), judging);
     let mut voices: BTreeMap<usize, Voice> = BTreeMap::new();

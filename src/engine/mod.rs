@@ -148,11 +148,11 @@ fn accelerator(
     let (device, gpu) =
         device::start(ordinal).map_err(|cause| EngineError::Device { ordinal, cause })?;
     let exact = weights.clone().with_precision(PrecisionChoice::F32);
-    let cpu = Networks::load(&exact, &Device::Cpu, detectors, tiers)?;
+    let cpu = Networks::load(&exact, &Device::Cpu, detectors, tiers, None)?;
     // What the device does here was never seen before on this machine: a defect in a kernel must
     // not end the program where the CPU could do the work.
     catch_unwind(AssertUnwindSafe(|| {
-        let networks = Networks::load(weights, &device, detectors, tiers)
+        let networks = Networks::load(weights, &device, detectors, tiers, None)
             .map_err(|cause| EngineError::Load { ordinal, cause })?;
         let compared = networks::self_test(&networks, &cpu)
             .map_err(|detail| EngineError::SelfTest { ordinal, detail })?;
@@ -228,6 +228,15 @@ impl Engine {
     /// # Errors
     /// Weights that cannot be loaded; a GPU that was asked for and cannot be used.
     pub fn new(options: ScanOptions, weights: &WeightStore) -> Result<Self, EngineError> {
+        Self::with_faces_judged_by(None, options, weights)
+    }
+
+    /// With a published network's weights in the place of our face-swap networks, on the CPU.
+    fn with_faces_judged_by(
+        published: Option<&str>,
+        options: ScanOptions,
+        weights: &WeightStore,
+    ) -> Result<Self, EngineError> {
         let tiers = match options.tier {
             Some(tier) => tier.into(),
             None => best_tiers(&options.detectors, weights),
@@ -235,6 +244,7 @@ impl Engine {
         let start = |ordinal| accelerator(ordinal, weights, &options.detectors, tiers);
         let mut device_note = None;
         let found = match options.device {
+            _ if published.is_some() => None,
             DeviceChoice::Cpu => None,
             DeviceChoice::Cuda(ordinal) => Some(start(ordinal)?),
             DeviceChoice::Auto => match start(0) {
@@ -264,7 +274,8 @@ impl Engine {
                 (Some(found.gpu), Runner::new(found.cpu, Some(found.networks)))
             }
             None => {
-                let cpu = Networks::load(weights, &Device::Cpu, &options.detectors, tiers)?;
+                let detectors = &options.detectors;
+                let cpu = Networks::load(weights, &Device::Cpu, detectors, tiers, published)?;
                 (None, Runner::new(cpu, None))
             }
         };

@@ -6,6 +6,7 @@ use crate::{
     detect::{
         Detector, Tiers,
         face_swap::{FaceCrop, FaceScore, FaceSwap, Look},
+        imported_face::FaceJudge,
         marks::{self, MarkFinder},
         voice_clone::{VoiceClone, VoiceScore},
     },
@@ -36,7 +37,7 @@ pub type Heard = (Vec<f32>, Box<VadState>);
 pub struct Networks {
     device: Device,
     detect: Option<YuNet>,
-    swap: Option<FaceSwap>,
+    swap: Option<FaceJudge>,
     activity: Option<SileroVad>,
     clone: Option<VoiceClone>,
     speaker: Option<SpeakerEncoder>,
@@ -47,11 +48,13 @@ pub struct Networks {
 }
 
 impl Networks {
+    /// `published`: the name of a published network's weights that judge faces instead of ours.
     pub fn load(
         store: &WeightStore,
         device: &Device,
         detectors: &[DetectorKind],
         tiers: Tiers,
+        published: Option<&str>,
     ) -> std::result::Result<Self, WeightsError> {
         let faces = detectors.contains(&DetectorKind::FaceSwap);
         let voices = detectors.contains(&DetectorKind::VoiceClone);
@@ -62,7 +65,9 @@ impl Networks {
         Ok(Self {
             device: device.clone(),
             detect: faces.then(|| YuNet::new(&store.load(YUNET, device)?)).transpose()?,
-            swap: faces.then(|| FaceSwap::load(store, device, tiers.face_swap)).transpose()?,
+            swap: faces
+                .then(|| FaceJudge::load(store, device, tiers.face_swap, published))
+                .transpose()?,
             activity: (voices || perth)
                 .then(|| SileroVad::new(&store.load(SILERO_VAD, device)?))
                 .transpose()?,
@@ -79,19 +84,19 @@ impl Networks {
     }
 
     /// Names of the weights in use.
-    pub fn names(&self) -> Vec<&'static str> {
-        let mut names = Vec::new();
+    pub fn names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = Vec::new();
         names.extend(self.detect.as_ref().map(|_| YUNET));
-        names.extend(self.swap.iter().flat_map(FaceSwap::all_weights));
+        names.extend(self.swap.iter().flat_map(FaceJudge::weights));
         names.extend(self.activity.as_ref().map(|_| SILERO_VAD));
-        names.extend(self.clone.iter().flat_map(VoiceClone::all_weights));
+        self.clone.iter().flat_map(VoiceClone::all_weights).for_each(|name| names.push(name));
         names.extend(self.speaker.as_ref().map(|_| SPEAKER_ENCODER));
         names.extend(self.perth.as_ref().map(|_| PERTH));
         names.extend(self.marks.as_ref().map(|_| marks::WEIGHTS));
         names
     }
 
-    pub fn face_swap(&self) -> Option<&FaceSwap> {
+    pub fn face_swap(&self) -> Option<&FaceJudge> {
         self.swap.as_ref()
     }
 
@@ -228,7 +233,8 @@ pub fn self_test(
         let run = |networks: &Networks| networks.cells(&pictures, w, h, 0.0);
         judge(YUNET, run(ours).and_then(|a| faces_in_pairs(a, run(reference)?)))?;
     }
-    if let Some(detector) = &reference.swap {
+    // Published networks run on the CPU only.
+    if let Some(FaceJudge::Ours(detector)) = &reference.swap {
         let crops: Vec<FaceCrop> = (0..3).filter_map(|i| face(i, detector)).collect();
         let run = |networks: &Networks| networks.swap(&crops);
         let pairs = run(ours).and_then(|a| crops_in_pairs(detector, a, run(reference)?));
@@ -381,7 +387,7 @@ mod tests {
 
     fn cpu(detectors: &[DetectorKind]) -> Networks {
         let store = WeightStore::open(None).unwrap();
-        Networks::load(&store, &Device::Cpu, detectors, Tier::Fast.into()).unwrap()
+        Networks::load(&store, &Device::Cpu, detectors, Tier::Fast.into(), None).unwrap()
     }
 
     #[test]
@@ -411,7 +417,8 @@ mod tests {
             ("label-strip-marks", DetectorKind::LabelStrip),
         ] {
             let wrong = altered(&store, folder.path(), name);
-            let wrong = Networks::load(&wrong, &Device::Cpu, &[kind], Tier::Fast.into()).unwrap();
+            let wrong =
+                Networks::load(&wrong, &Device::Cpu, &[kind], Tier::Fast.into(), None).unwrap();
             let refusal = self_test(&wrong, &cpu(&[kind])).unwrap_err();
             assert!(refusal.starts_with(name) && refusal.contains("instead of"), "{refusal}");
         }

@@ -10,15 +10,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Engine, Observer, job, owner};
+use super::{Engine, EngineError, Observer, ScanOptions, job, owner};
 use crate::{
-    detect::{
-        Detector,
-        face_swap::{FaceCrop, Look},
-        imported_voice::ImportedVoice,
-    },
-    face::{crop, resample::Picture},
+    detect::{Detector, Tier, imported_face::FaceJudge, imported_voice::ImportedVoice},
+    face::resample::Picture,
     media::{DecodeOptions, Event, Frame, Limits, MediaError, Source, StreamKind},
+    models::weights::WeightStore,
     report::{
         DetectorKind, Failure, Reason, ReasonCode, Report, SegmentVerdict, Track, WindowScore,
     },
@@ -45,7 +42,8 @@ pub struct Scored {
     /// Whether the interval around the probability holds the detector's threshold, so that it gives no
     /// verdict. None where it has no such state.
     pub undecided: Option<bool>,
-    /// What the score was pooled from; empty where the detector looks at a file as a whole.
+    /// What the score was pooled from, calibrated; empty where the detector looks at a file as a whole or
+    /// is not calibrated.
     pub tracks: Vec<ScoredTrack>,
     /// Wall time from opening the file to its score, other files in work beside it. None where files
     /// are judged in batches.
@@ -80,7 +78,7 @@ impl Engine {
     pub fn threshold(&self, detector: DetectorKind) -> Option<f32> {
         let networks = self.networks();
         let calibration = match detector {
-            DetectorKind::FaceSwap => networks.face_swap().map(Detector::calibration),
+            DetectorKind::FaceSwap => networks.face_swap().map(FaceJudge::calibration),
             DetectorKind::VoiceClone => networks.voice_clone().map(Detector::calibration),
             DetectorKind::LabelStrip => None,
         };
@@ -89,25 +87,27 @@ impl Engine {
 
     /// Scores each file with `detector`, which must be among the engine's, and gives the rows to
     /// `sink` in the order of `paths`: the pooled score of the strongest track. `precropped`:
-    /// every picture already is one face framed as in training, and is scored as it is.
+    /// every picture already is one face framed as in training, and is scored as it is. Once `stop` is
+    /// set, by `sink` or by anybody, files in work are given up, and `sink` hears of no more.
     pub fn score(
         &self,
         paths: &[PathBuf],
         detector: DetectorKind,
         precropped: bool,
+        stop: &AtomicBool,
         sink: &mut dyn FnMut(&Path, Scored) -> ControlFlow<()>,
     ) {
         let (client, inbox) = owner::queue();
         let jobs = if precropped { PRECROPPED_JOBS } else { self.jobs() };
         let next = AtomicUsize::new(0);
-        let stop = AtomicBool::new(false);
+        let ended = AtomicBool::new(false);
         // Rows that are done early wait for their turn in `waiting`; they are small.
         let (send, receive) = mpsc::sync_channel::<(usize, Scored)>(jobs);
         std::thread::scope(|scope| {
             for _ in 0..jobs.min(paths.len()) {
-                let (client, send, next, stop) = (client.clone(), send.clone(), &next, &stop);
+                let (client, send, next, ended) = (client.clone(), send.clone(), &next, &ended);
                 scope.spawn(move || {
-                    while !stop.load(Ordering::Relaxed) {
+                    while !ended.load(Ordering::Relaxed) && !stop.load(Ordering::Relaxed) {
                         let i = next.fetch_add(1, Ordering::Relaxed);
                         let Some(path) = paths.get(i) else { return };
                         let started = Instant::now();
@@ -131,8 +131,8 @@ impl Engine {
             for (i, row) in receive {
                 waiting.insert(i, row);
                 while let Some(row) = waiting.remove(&turn) {
-                    if sink(&paths[turn], row).is_break() {
-                        stop.store(true, Ordering::Relaxed);
+                    if stop.load(Ordering::Relaxed) || sink(&paths[turn], row).is_break() {
+                        ended.store(true, Ordering::Relaxed);
                         return;
                     }
                     turn += 1;
@@ -156,9 +156,7 @@ impl Engine {
             let message = format!("{}: a picture without pixels", path.display());
             return Scored::failed("decode_error", message);
         };
-        let frame = crop::precropped(picture);
-        let crop = FaceCrop::new(picture, frame, &detector.sides(), Look::Close);
-        match client.swap(vec![crop]).wait() {
+        match client.swap(vec![detector.framing().precropped(picture)]).wait() {
             Ok(scores) => {
                 let score = scores.first();
                 let strange = score.filter(|s| s.distance > 1.0).map(|s| {
@@ -172,7 +170,9 @@ impl Engine {
                 });
                 Scored {
                     score: score.map(|s| s.logit),
-                    probability: score.map(|s| detector.calibration().probability(s.logit)),
+                    probability: score
+                        .filter(|_| detector.is_calibrated())
+                        .map(|s| detector.calibration().probability(s.logit)),
                     reasons: strange.into_iter().collect(),
                     ..Scored::default()
                 }
@@ -198,7 +198,7 @@ impl Engine {
         };
         let (calibration, rule) = match detector {
             DetectorKind::FaceSwap => {
-                (self.networks().face_swap().map(Detector::calibration), Rule::FACE)
+                (self.networks().face_swap().map(FaceJudge::calibration), Rule::FACE)
             }
             DetectorKind::VoiceClone => {
                 (self.networks().voice_clone().map(Detector::calibration), Rule::SPEECH)
@@ -221,11 +221,18 @@ impl Engine {
             .iter()
             .filter_map(|track| Some((track, pool(track, &rule, &calibration)?)))
             .collect();
+        // A published network's probabilities are none, and its score has no interval.
+        let calibrated = match detector {
+            DetectorKind::FaceSwap => {
+                self.networks().face_swap().is_none_or(FaceJudge::is_calibrated)
+            }
+            _ => true,
+        };
         let strongest = pooled.iter().max_by(|a, b| a.1.probability.total_cmp(&b.1.probability));
         if let Some((track, stretch)) = strongest {
-            row.probability = Some(stretch.probability);
+            row.probability = calibrated.then_some(stretch.probability);
             row.score = Some((logit(stretch.probability) - calibration.b) / calibration.a);
-            row.undecided = Some(stretch.verdict == SegmentVerdict::Undetermined);
+            row.undecided = calibrated.then_some(stretch.verdict == SegmentVerdict::Undetermined);
             row.reasons.extend(track.reasons.iter().cloned());
         } else {
             row.reasons.extend(report.tracks.iter().flat_map(|t| t.reasons.iter().cloned()));
@@ -234,10 +241,45 @@ impl Engine {
             probability: stretch.probability,
             windows: track.windows.clone(),
         };
-        row.tracks = pooled.iter().map(scored).collect();
+        if calibrated {
+            row.tracks = pooled.iter().map(scored).collect();
+        }
         row.reasons.sort();
         row.reasons.dedup();
         row
+    }
+}
+
+/// An engine whose faces a published network judges instead of ours, on the CPU. It gives scores and
+/// nothing else, since that network is not calibrated.
+pub struct ImportedFaces(Engine);
+
+impl ImportedFaces {
+    /// `name`: of its weights; `fps`: pictures a second that are looked at in videos.
+    ///
+    /// # Errors
+    /// Weights that cannot be loaded, those of the face detector among them.
+    pub fn new(weights: &WeightStore, name: &str, fps: f64) -> Result<Self, EngineError> {
+        let options = ScanOptions {
+            detectors: vec![DetectorKind::FaceSwap],
+            fps,
+            // Of networks that do not run here.
+            tier: Some(Tier::Fast),
+            ..ScanOptions::default()
+        };
+        Engine::with_faces_judged_by(Some(name), options, weights).map(Self)
+    }
+
+    /// As [`Engine::score`]: the pooled score of the strongest track, without a probability.
+    /// `precropped`: every picture already is one face, and is stretched to the network's input.
+    pub fn score(
+        &self,
+        paths: &[PathBuf],
+        precropped: bool,
+        stop: &AtomicBool,
+        sink: &mut dyn FnMut(&Path, Scored) -> ControlFlow<()>,
+    ) {
+        self.0.score(paths, DetectorKind::FaceSwap, precropped, stop, sink);
     }
 }
 

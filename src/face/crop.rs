@@ -6,7 +6,7 @@
 //! `docs/models/face-swap.md`, and `scripts/train/face_swap/geometry.py` holds the same numbers.
 
 use super::{
-    Rect,
+    Face, Rect,
     resample::{Picture, resample},
 };
 
@@ -41,6 +41,104 @@ pub fn tighter(frame: Rect) -> Rect {
     let (x, y) = ((frame.width() / 28.0).round(), (frame.height() / 28.0).round());
     let (x0, y0) = (frame.x0 + x, frame.y0 + y);
     Rect { x0, y0, x1: (frame.x1 - x).max(x0 + 1.0), y1: (frame.y1 - y).max(y0 + 1.0) }
+}
+
+/// A square of a picture, turned so that a face in it is upright.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Upright {
+    /// x and y, in pixels from the picture's corner.
+    centre: [f32; 2],
+    /// In pixels.
+    side: f32,
+    /// The unit vector from eyes to mouth, which becomes vertical.
+    down: [f32; 2],
+}
+
+/// From the eyes' middle to the tip of the nose: how far the middle between the mean of the bridge
+/// of the nose and that of its base lies. This and the next from the mean of 68 landmarks that dlib's
+/// faces are aligned by (OpenFace, `align_dlib.py`): MesoNet's authors have those landmarks, YuNet
+/// has five.
+const NOSE: f32 = 0.88;
+/// From the eyes' middle to that of the corners of the mouth: where the middle of the lips lies.
+const LIPS: f32 = 1.04;
+/// Side of the square in distances between the eyes, or between eyes and lips, whichever is longer:
+/// `K` and `l_factor` of MesoNet's `pipeline.py`.
+const MARGIN: [f32; 2] = [2.2, 1.3];
+
+impl Upright {
+    /// As MesoNet's authors place it (`FaceFinder.find_coordinates` and `get_aligned_face` of
+    /// `pipeline.py`): around the nose, eyes above the mouth. A face that stands on its head stays so.
+    pub fn mesonet(face: &Face) -> Self {
+        let [right, left, nose, mouth_right, mouth_left] = face.landmarks;
+        let mean = |a: [f32; 2], b: [f32; 2]| [(a[0] + b[0]) / 2.0, (a[1] + b[1]) / 2.0];
+        let eyes = mean(right, left);
+        let from_eyes = |to: [f32; 2], k: f32| [k * (to[0] - eyes[0]), k * (to[1] - eyes[1])];
+        let (nose, lips) = (from_eyes(nose, NOSE), from_eyes(mean(mouth_right, mouth_left), LIPS));
+        let (between, height) =
+            ((left[0] - right[0]).hypot(left[1] - right[1]), lips[0].hypot(lips[1]));
+        // Whole pixels, where the original has them.
+        let side = ((between.max(height) * MARGIN[0]).floor() * MARGIN[1] / 2.0).floor() * 2.0;
+        let down = if height > 0.0 {
+            let sign = if lips[1] < 0.0 { -1.0 } else { 1.0 };
+            [sign * lips[0] / height, sign * lips[1] / height]
+        } else {
+            [0.0, 1.0]
+        };
+        let centre = [(eyes[0] + nose[0]).floor(), (eyes[1] + nose[1]).floor()];
+        Self { centre, side: side.max(2.0), down }
+    }
+
+    /// `side * side * 3` bytes of RGB. As there, every value is interpolated at one point by cubics,
+    /// without averaging where a face is larger than `side`, and the picture goes on as its mirror
+    /// image beyond its edges. Cubics are Catmull and Rom's here and splines there.
+    pub fn cut(&self, picture: Picture<'_>, side: usize) -> Vec<u8> {
+        let [dx, dy] = self.down;
+        // From the middle of the first pixel to that of the last.
+        let step = (self.side - 1.0) / (side.max(2) - 1) as f32;
+        let at = |i: usize| (i as f32 - (side - 1) as f32 / 2.0) * step;
+        let mut out = Vec::with_capacity(side * side * 3);
+        for row in 0..side {
+            for column in 0..side {
+                let (right, down) = (at(column), at(row));
+                let x = self.centre[0] - 0.5 + right * dy + down * dx;
+                let y = self.centre[1] - 0.5 - right * dx + down * dy;
+                out.extend(cubic(picture, x, y));
+            }
+        }
+        out
+    }
+}
+
+/// The colour at a point, in pixels from the middle of the first pixel.
+fn cubic(picture: Picture<'_>, x: f32, y: f32) -> [u8; 3] {
+    let weights = |t: f32| {
+        [
+            ((2.0 - t) * t - 1.0) * t / 2.0,
+            ((3.0 * t - 5.0) * t * t + 2.0) / 2.0,
+            ((4.0 - 3.0 * t) * t + 1.0) * t / 2.0,
+            (t - 1.0) * t * t / 2.0,
+        ]
+    };
+    let (columns, rows) = (weights(x - x.floor()), weights(y - y.floor()));
+    let mut sum = [0.0f32; 3];
+    for (j, wy) in rows.into_iter().enumerate() {
+        let line = mirrored(y, j, picture.height) * picture.width;
+        for (i, wx) in columns.into_iter().enumerate() {
+            let pixel = (line + mirrored(x, i, picture.width)) * 3;
+            for (sum, v) in sum.iter_mut().zip(&picture.rgb[pixel..pixel + 3]) {
+                *sum += wx * wy * f32::from(*v);
+            }
+        }
+    }
+    sum.map(|v| (v + 0.5).clamp(0.0, 255.0) as u8)
+}
+
+/// Tap `i` of four around `at`, brought into `len` pixels by mirrors at the first and the last one.
+fn mirrored(at: f32, i: usize, len: usize) -> usize {
+    let period = (2 * (len as i64 - 1)).max(1);
+    // A cast keeps within the numbers; nothing is nowhere near their ends.
+    let at = ((at.floor() as i64).saturating_add(i as i64 - 1)).rem_euclid(period);
+    at.min(period - at).min(len as i64 - 1) as usize
 }
 
 #[cfg(test)]

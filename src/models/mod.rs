@@ -7,11 +7,15 @@ pub mod aasist;
 pub mod dinov2;
 pub mod domain;
 pub mod efficientnet_lite;
+mod hdf5;
 pub mod import;
 mod inverted_residual;
 pub mod mark_net;
+pub mod mesonet;
 pub mod perth;
 mod pth;
+mod raw_wave;
+pub mod rawgat_st;
 pub mod silero_vad;
 pub mod speaker_encoder;
 mod tuned;
@@ -51,7 +55,8 @@ pub fn expected_shapes(network: &str) -> Option<Shapes> {
         dinov2::BASE => Some(dinov2::base_shapes()),
         whisper_encoder::NETWORK => Some(whisper_encoder::shapes()),
         whisper_encoder::BASE => Some(whisper_encoder::base_shapes()),
-        other => aasist::shapes(other),
+        rawgat_st::NETWORK => Some(rawgat_st::shapes()),
+        other => aasist::shapes(other).or_else(|| mesonet::shapes(other)),
     }
 }
 
@@ -59,9 +64,13 @@ pub fn expected_shapes(network: &str) -> Option<Shapes> {
 fn lowest_precision(network: &str) -> Precision {
     match network {
         // No pointwise convolutions that would matter.
-        silero_vad::NETWORK | perth::NETWORK | aasist::NETWORK | aasist::NETWORK_L => {
-            Precision::F32
-        }
+        silero_vad::NETWORK
+        | perth::NETWORK
+        | aasist::NETWORK
+        | aasist::NETWORK_L
+        | rawgat_st::NETWORK
+        | mesonet::MESO4
+        | mesonet::MESO_INCEPTION4 => Precision::F32,
         _ => Precision::Bf16,
     }
 }

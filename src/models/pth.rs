@@ -8,77 +8,42 @@
 //! for files that one trusts.)
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::io::{Cursor, Read};
-use std::path::Path;
 
-use sha2::{Digest, Sha256};
 use zip::ZipArchive;
 
-use super::weights::{WeightsError, hex, one_line};
+use super::import::{MAX_VALUES, Values, Whole};
+use super::weights::{WeightsError, one_line};
 
-/// Of the whole file, and of all its storages together. AASIST's is 1.3 MB.
+/// Of all storages together; a zip archive may hold more than its own size.
 const MAX_BYTES: u64 = 16 << 20;
 /// Of the pickle. AASIST's is 37 kB.
 const MAX_PICKLE: u64 = 1 << 20;
-/// Values of all tensors together; strides let a small storage become a large tensor.
-const MAX_VALUES: usize = 8 << 20;
-
-/// A tensor of a checkpoint, row by row.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PthTensor {
-    pub shape: Vec<usize>,
-    pub values: Vec<f32>,
-}
-
-/// What a checkpoint holds.
-#[derive(Debug)]
-pub struct Checkpoint {
-    /// Of the whole file, 64 small hexadecimal digits.
-    pub sha256: String,
-    /// By name, f16 and bf16 turned into f32. Tensors of whole numbers (counters of training) are
-    /// left out.
-    pub tensors: BTreeMap<String, PthTensor>,
-}
-
-/// Reads a whole checkpoint.
+/// The tensors of a whole checkpoint by name, f16 and bf16 turned into f32. Tensors of whole numbers
+/// (counters of training) are left out.
 ///
 /// # Errors
-/// A file that cannot be read, is over 16 MiB, is no zip archive, is truncated or holds anything
-/// but a state dict. The message names the file and, where one is to blame, the tensor.
-pub fn read(file: &Path) -> Result<Checkpoint, WeightsError> {
-    let io = |source| WeightsError::Io { file: file.to_path_buf(), source };
-    let wrong = |detail| WeightsError::Checkpoint { file: file.to_path_buf(), detail };
-    // Before it is opened: a FIFO would have to be waited for.
-    if !std::fs::metadata(file).map_err(io)?.is_file() {
-        return Err(wrong("not a regular file".to_owned()));
-    }
-    let mut bytes = Vec::new();
-    let mut reader = File::open(file).map_err(io)?.take(MAX_BYTES + 1);
-    reader.read_to_end(&mut bytes).map_err(io)?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(wrong(format!("over {} MiB", MAX_BYTES >> 20)));
-    }
-    let sha256 = hex(&Sha256::digest(&bytes));
+/// A file that is no zip archive, is truncated or holds anything but a state dict. The message names
+/// the file and, where one is to blame, the tensor.
+pub fn read(whole: Whole) -> Result<BTreeMap<String, Values>, WeightsError> {
+    let Whole { file, bytes } = whole;
+    let wrong = |detail| WeightsError::Checkpoint { file: file.clone(), detail };
     let mut archive = Archive::open(bytes).map_err(wrong)?;
     let pickle = archive.pickle().map_err(wrong)?;
     let described = described(&pickle).map_err(wrong)?;
     let mut left = MAX_VALUES;
     let mut tensors = BTreeMap::new();
     for (name, tensor) in described {
-        let unfit = |detail| WeightsError::Tensor {
-            file: file.to_path_buf(),
-            tensor: name.clone(),
-            detail,
-        };
+        let unfit =
+            |detail| WeightsError::Tensor { file: file.clone(), tensor: name.clone(), detail };
         let Some(element) = Element::of(&tensor.storage).map_err(unfit)? else { continue };
         let values = archive.values(&tensor, element, &mut left).map_err(unfit)?;
-        let made = PthTensor { shape: tensor.shape, values };
+        let made = Values { shape: tensor.shape, values };
         if tensors.insert(name.clone(), made).is_some() {
             return Err(unfit("is there twice".to_owned()));
         }
     }
-    Ok(Checkpoint { sha256, tensors })
+    Ok(tensors)
 }
 
 /// What a storage is made of.

@@ -156,7 +156,7 @@ pub enum WeightsError {
     Altered { file: PathBuf, expected: String, found: String },
     #[error("{}: not a safetensors file: {detail}", .file.display())]
     Format { file: PathBuf, detail: String },
-    #[error("{}: not a PyTorch checkpoint that can be imported: {detail}", .file.display())]
+    #[error("{}: not a checkpoint that can be imported: {detail}", .file.display())]
     Checkpoint { file: PathBuf, detail: String },
     #[error("{}: weights for `{network}`, a network that this program does not know", .file.display())]
     UnknownNetwork { file: PathBuf, network: String },

@@ -213,7 +213,6 @@ pub fn series(index: usize) -> String {
 pub struct Plot {
     x: Scale,
     y: Scale,
-    height: f64,
     bottom: f64,
     svg: String,
 }
@@ -232,7 +231,7 @@ impl Plot {
         let (height, below) =
             if aslant { (height + DEEP - BOTTOM, DEEP) } else { (height, BOTTOM) };
         let bottom = height - below;
-        let mut plot = Self { x: x.scale, y: y.scale, height, bottom, svg: String::new() };
+        let mut plot = Self { x: x.scale, y: y.scale, bottom, svg: String::new() };
         let (title, says) = (escape(title), escape(says));
         plot.put(format_args!(
             "<svg class=\"plot\" role=\"img\" viewBox=\"0 0 {WIDTH} {height}\" aria-label=\"{title}. \

@@ -10,8 +10,8 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use crate::child::{Supervised, Supervision, supervise};
 use crate::bench::evaluate::Scale;
+use crate::child::{Supervised, Supervision, supervise};
 
 /// Bytes that a table may have besides those for each file's line.
 const HEADROOM: usize = 64 << 10;
@@ -82,8 +82,7 @@ impl External {
         } else {
             (stdout, "stdout")
         };
-        let scores =
-            table(&text, paths, self.scale).map_err(|e| failed(format!("{place}:{e}")))?;
+        let scores = table(&text, paths, self.scale).map_err(|e| failed(format!("{place}:{e}")))?;
         Ok(Some(Answer { scores, peak_memory_bytes }))
     }
 }
@@ -216,7 +215,8 @@ mod tests {
             assert!(error.starts_with(&format!("command '{command}': ")), "{error}");
             assert!(error.contains(says), "{command}: {error}");
         }
-        let probability = External { scale: Scale::Probability, ..external(&line("/x/1\\t1.5\\n")) };
+        let probability =
+            External { scale: Scale::Probability, ..external(&line("/x/1\\t1.5\\n")) };
         assert!(judge(&probability, &paths).unwrap_err().contains("1.5 is no probability"));
         let odd = judge(&external("cat {list}"), &["/x/\n"]).unwrap_err();
         assert!(odd.contains("a line break or tab in its name"), "{odd}");
@@ -234,8 +234,10 @@ mod tests {
         assert!(error.contains("it took more than 0.7 s and was ended"), "{error}");
         gone(&seen);
         // One that ends and leaves a child behind.
-        let command =
-            format!("sh -c 'echo $$ > {}; exec sleep 1000' & sleep 0.3; cat {{list}} | sed 's/$/\\t1/'", seen.display());
+        let command = format!(
+            "sh -c 'echo $$ > {}; exec sleep 1000' & sleep 0.3; cat {{list}} | sed 's/$/\\t1/'",
+            seen.display()
+        );
         std::fs::remove_file(&seen).unwrap();
         assert_eq!(judge(&external(&command), &["/x"]).unwrap().unwrap().scores, [Some(1.0)]);
         gone(&seen);

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::bench::dataset::MediaKind as Media;
 use crate::bench::evaluate::Scale;
 use crate::bench::metrics::operating::Transfer;
 use crate::bench::metrics::paired::{DeLong, PairedBootstrap};
@@ -79,14 +80,6 @@ pub struct DataSet {
     pub groups: Option<u64>,
     /// Files of the split, where the suite took fewer of them.
     pub drawn_from: Option<u64>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Media {
-    Video,
-    Audio,
-    Picture,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

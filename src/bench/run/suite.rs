@@ -293,8 +293,8 @@ impl DetectorSpec {
         let fits: [(bool, &str, &[Kind]); 17] = [
             (self.tier.is_some(), "tier", &[Ours]),
             (self.precision.is_some(), "precision", &[Ours]),
-            (self.fps.is_some(), "fps", &[Ours]),
-            (self.precropped.is_some(), "precropped", &[Ours]),
+            (self.fps.is_some(), "fps", &[Ours, Network]),
+            (self.precropped.is_some(), "precropped", &[Ours, Network]),
             (self.time_limit.is_some(), "time_limit", &[Command]),
             (self.batch.is_some(), "batch", &[Command]),
             (self.looks_at.is_some(), "looks_at", &[Command]),
@@ -309,7 +309,8 @@ impl DetectorSpec {
             (self.scale.is_some(), "scale", &[Command, Scores]),
             (self.threshold.is_some(), "threshold", &[Network, Command, Scores]),
         ];
-        if let Some((_, key, _)) = fits.iter().find(|(given, _, of)| *given && !of.contains(&kind)) {
+        if let Some((_, key, _)) = fits.iter().find(|(given, _, of)| *given && !of.contains(&kind))
+        {
             return Err(format!("`{key}` has no meaning beside `{}`", kind.key()));
         }
         let one_of = |key: &str, value: &Option<String>, known: &[&str]| match value {
@@ -321,7 +322,7 @@ impl DetectorSpec {
         one_of("detector", &self.detector, &["face-swap", "voice-clone"])?;
         one_of("tier", &self.tier, &["fast", "accurate"])?;
         one_of("precision", &self.precision, &["auto", "f32", "bf16"])?;
-        if self.precropped == Some(true) && self.detector.as_deref() != Some("face-swap") {
+        if self.precropped == Some(true) && self.detector.as_deref() == Some("voice-clone") {
             return Err("`precropped` goes with face-swap only".to_owned());
         }
         if self.fps.is_some_and(|fps| !(0.01..=240.0).contains(&fps)) {
@@ -431,7 +432,10 @@ mod tests {
             (&format!("{command}threshold = nan"), "`threshold` is not finite"),
             ("[[detector]]\nscores = 'x'", "`scores` needs `protocol`"),
             (&format!("{ours}[[degradation]]\nfamily = 'rust'"), "degradation 1: unknown family"),
-            (&format!("{ours}[[degradation]]\nfamily = 'jpeg'"), "degradation 1: jpeg needs `values`"),
+            (
+                &format!("{ours}[[degradation]]\nfamily = 'jpeg'"),
+                "degradation 1: jpeg needs `values`",
+            ),
             (
                 &format!("{ours}[[degradation]]\nfamily = 'jpeg'\nvalues = [50, 101]"),
                 "degradation 1: jpeg has no value 101: it goes from 1 to 100, whole numbers",

@@ -92,7 +92,12 @@ impl Ffmpeg {
     }
 
     /// `ffmpeg COMMON INPUT… ARGUMENTS… OUTPUT`; `most`: bytes that it may write to its stdout.
-    pub fn make(&self, call: Call, most: usize, stop: &AtomicBool) -> Result<Option<Vec<u8>>, String> {
+    pub fn make(
+        &self,
+        call: Call,
+        most: usize,
+        stop: &AtomicBool,
+    ) -> Result<Option<Vec<u8>>, String> {
         let limits = Supervision { deadline: DEADLINE, most_output: most };
         self.run(&call.arguments, call.input, limits, stop)
     }
@@ -110,7 +115,8 @@ impl Call {
     pub fn new() -> Self {
         let mut call = Self { arguments: Vec::new(), input: Vec::new() };
         call.arguments.extend(
-            ["-hide_banner", "-v", "error", "-nostdin", "-y", "-filter_threads", "1"].map(Into::into),
+            ["-hide_banner", "-v", "error", "-nostdin", "-y", "-filter_threads", "1"]
+                .map(Into::into),
         );
         call
     }
@@ -126,16 +132,30 @@ impl Call {
     #[must_use]
     pub fn media(self, path: &Path) -> Self {
         let formats = FORMATS.join(",");
-        self.args(["-protocol_whitelist", "file", "-format_whitelist", &formats, "-threads", "1", "-i"])
-            .args([file(path)])
+        self.args([
+            "-protocol_whitelist",
+            "file",
+            "-format_whitelist",
+            &formats,
+            "-threads",
+            "1",
+            "-i",
+        ])
+        .args([file(path)])
     }
 
     /// Bytes on stdin, in a form that `arguments` say.
     #[must_use]
     pub fn bytes<S: AsRef<str>>(mut self, arguments: &[S], bytes: Vec<u8>) -> Self {
         self.input = bytes;
-        self.args(arguments.iter().map(AsRef::as_ref))
-            .args(["-protocol_whitelist", "pipe", "-threads", "1", "-i", "pipe:0"])
+        self.args(arguments.iter().map(AsRef::as_ref)).args([
+            "-protocol_whitelist",
+            "pipe",
+            "-threads",
+            "1",
+            "-i",
+            "pipe:0",
+        ])
     }
 
     #[must_use]

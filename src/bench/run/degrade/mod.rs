@@ -183,7 +183,9 @@ impl Family {
                     _ => "",
                 };
                 let (from, to) = (range.from, range.to);
-                return Err(format!("{name} has no value {value}: it goes from {from} to {to}{kind}"));
+                return Err(format!(
+                    "{name} has no value {value}: it goes from {from} to {to}{kind}"
+                ));
             }
             Ok(Degradation { family: self, value: Some(value) })
         };
@@ -271,9 +273,8 @@ impl Degradation {
             (Part::Sound, _) => {
                 let wav = folder.join(format!("{stem}.wav"));
                 let out = folder.join(format!("{stem}.mkv"));
-                let made = sound::make(self, original, &wav, maker).and_then(|done| {
-                    Ok(done && video::with_sound(original, &wav, &out, maker)?)
-                });
+                let made = sound::make(self, original, &wav, maker)
+                    .and_then(|done| Ok(done && video::with_sound(original, &wav, &out, maker)?));
                 // Not there where it could not be made; the folder goes with the batch.
                 let _ = std::fs::remove_file(&wav);
                 made.map(|done| done.then_some(out))

@@ -132,12 +132,7 @@ fn coded_sound(path: &Path, codec: &Codec, maker: &Maker) -> Result<Option<Vec<u
 }
 
 /// Interleaved samples from -1 to 1.
-fn decode(
-    call: Call,
-    rate: u32,
-    channels: u32,
-    maker: &Maker,
-) -> Result<Option<Vec<f32>>, Fault> {
+fn decode(call: Call, rate: u32, channels: u32, maker: &Maker) -> Result<Option<Vec<f32>>, Fault> {
     let form = ["-ar", &rate.to_string(), "-ac", &channels.to_string(), "-c:a", "pcm_f32le"];
     let call = call.args(form).to_stdout("f32le");
     let made = maker.ffmpeg.make(call, 4 * MAX_SAMPLES, maker.stop);
@@ -329,8 +324,7 @@ mod tests {
         let impulse: Vec<f64> = (0..700).map(|_| gaussian.next()).collect();
         let fast = convolve(&signal, &impulse);
         for n in [0, 1, 699, 3_396, 3_397, 9_999] {
-            let slow: f64 =
-                (0..impulse.len().min(n + 1)).map(|k| impulse[k] * signal[n - k]).sum();
+            let slow: f64 = (0..impulse.len().min(n + 1)).map(|k| impulse[k] * signal[n - k]).sum();
             assert!((fast[n] - slow).abs() < 1e-9, "{n}: {} {slow}", fast[n]);
         }
     }

@@ -19,11 +19,12 @@ pub(super) fn make(
 ) -> Result<bool, Fault> {
     let value = degradation.value();
     let text = value.to_string();
-    let call = Call::new().media(original.path).args(["-map", "0:v:0", "-map", "0:a?", "-c:a", "copy"]);
+    let call =
+        Call::new().media(original.path).args(["-map", "0:v:0", "-map", "0:a?", "-c:a", "copy"]);
     let call = match degradation.family {
-        Family::H264 => call.args(["-vf", EVEN, "-pix_fmt", "yuv420p", "-c:v", "libx264"]).args([
-            "-preset", "medium", "-crf", &text,
-        ]),
+        Family::H264 => call
+            .args(["-vf", EVEN, "-pix_fmt", "yuv420p", "-c:v", "libx264"])
+            .args(["-preset", "medium", "-crf", &text]),
         Family::Hevc => call.args(["-vf", EVEN, "-pix_fmt", "yuv420p", "-c:v", "libx265"]).args([
             "-preset",
             "fast",
