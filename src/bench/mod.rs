@@ -6,4 +6,5 @@ pub mod hints;
 pub mod metrics;
 pub mod output;
 pub mod protocol;
+pub mod report;
 pub mod run;

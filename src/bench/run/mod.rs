@@ -16,12 +16,14 @@ mod judge;
 pub mod results;
 mod score_file;
 mod suite;
+pub mod thumbnail;
 
 use super::dataset::{self, DataSet, Item};
 use super::hints::Setting;
 use super::metrics::bootstrap::Random;
 use super::output::Bootstrap;
 use super::protocol::short;
+use super::report::report_html;
 use cells::{Clean, Given, Place, Rules};
 use degrade::{Degradation, Fault, Ffmpeg, Maker, Original};
 use journal::{Batch, CellName, Done, Index, Journal, Record, Row};
@@ -41,6 +43,7 @@ const PASSING: [&str; 5] =
 /// Names of the files in the folder of a run.
 pub const SCORES: &str = "scores.jsonl";
 pub const METRICS: &str = "metrics.json";
+pub const REPORT: &str = "report.html";
 /// Degraded copies while they are judged.
 const WORK: &str = "work";
 
@@ -124,6 +127,7 @@ pub fn run(
     // From here on this run alone writes in the folder. What an earlier one found goes, so that it is
     // not taken for this one's where that does not come to its end.
     remove(&out.join(METRICS))?;
+    remove(&out.join(REPORT))?;
     let work = out.join(WORK);
     clear(&work)?;
     let mut run = Run { plan: &plan, journal, done, observer, stop, work: &work };
@@ -133,19 +137,27 @@ pub fn run(
         return Ok(Outcome::Stopped);
     }
     let results = plan.results(&run.done);
-    let path = out.join(METRICS);
-    let json =
-        serde_json::to_vec_pretty(&results).map_err(|e| format!("{}: {e}", path.display()))?;
-    let part = out.join(format!(".{METRICS}.part"));
-    std::fs::write(&part, json)
-        .and_then(|()| std::fs::rename(&part, &path))
-        .map_err(|e| format!("{}: cannot be written: {e}", path.display()))?;
+    let json = serde_json::to_vec_pretty(&results)
+        .map_err(|e| format!("{}: {e}", out.join(METRICS).display()))?;
+    let html = report_html(&results, &thumbnail::thumbnail);
+    write(out, REPORT, html.as_bytes())?;
+    // Last: where it is there, the run is whole.
+    write(out, METRICS, &json)?;
     Ok(Outcome::Finished(Box::new(results)))
 }
 
 /// Commands start in another folder than this process.
 fn absolute(path: &Path) -> Result<PathBuf, String> {
     std::path::absolute(path).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+/// Whole or not at all.
+fn write(folder: &Path, name: &str, bytes: &[u8]) -> Result<(), String> {
+    let path = folder.join(name);
+    let part = folder.join(format!(".{name}.part"));
+    std::fs::write(&part, bytes)
+        .and_then(|()| std::fs::rename(&part, &path))
+        .map_err(|e| format!("{}: cannot be written: {e}", path.display()))
 }
 
 fn remove(path: &Path) -> Result<(), String> {
