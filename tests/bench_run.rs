@@ -82,7 +82,10 @@ impl Folder {
         let output = common::run_within(Duration::from_secs(300), self.command(out, more));
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!stderr.contains("panicked"), "{stderr}");
-        assert!(!self.path(out).join("work").exists(), "degraded copies are left: {stderr}");
+        assert!(
+            !self.path(out).join(".veriscope-work").exists(),
+            "degraded copies are left: {stderr}"
+        );
         Ran { code: output.status.code(), stderr }
     }
 
@@ -317,7 +320,9 @@ fn a_signal_keeps_what_is_done_and_ends_the_command() {
     unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130));
-    assert!(!folder.path("out/metrics.json").exists() && !folder.path("out/work").exists());
+    assert!(
+        !folder.path("out/metrics.json").exists() && !folder.path("out/.veriscope-work").exists()
+    );
     let judged = || fs::read_to_string(folder.path("judged")).unwrap().lines().count();
     let (now, kept) = (judged(), folder.rows("out").len());
     assert!((2..8).contains(&kept) && now <= kept + 1, "{now} {kept}");
@@ -394,6 +399,16 @@ fn what_cannot_be_run_is_named_before_anything_runs() {
         assert!(stderr.contains(says), "{suite}\n{stderr}");
         assert!(!folder.path("out/scores.jsonl").exists());
     }
+    // Files that no run wrote stay.
+    folder.suite(&format!("{set}{sizes}")).write("mine/report.html", "mine");
+    let ran = folder.run("mine", &["--fresh"]);
+    assert!(ran.stderr.contains("report.html: is no run's"), "{}", ran.stderr);
+    folder.write("mine/scores.jsonl", "{\"path\": 1}\n");
+    for more in [&[][..], &["--fresh"]] {
+        let ran = folder.run("mine", more);
+        assert!(ran.stderr.contains("scores.jsonl: line 1: not a file"), "{}", ran.stderr);
+    }
+    assert_eq!(fs::read_to_string(folder.path("mine/report.html")).unwrap(), "mine");
     // An ffmpeg that lacks an encoder, and none at all.
     let fake = "#!/bin/sh\necho ' A..... aac  AAC'\n";
     folder.write("bin/ffmpeg", fake);

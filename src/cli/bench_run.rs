@@ -20,7 +20,7 @@ use crate::engine::DeviceChoice;
 /// goes on where it was when it is started again; the same suite, data and weights give the same
 /// numbers. docs/bench.md describes the suite, every degradation with its arguments, and the files.
 ///
-/// Degraded copies are made by the program ffmpeg and lie in DIR/work while they are judged.
+/// Degraded copies are made by the program ffmpeg and lie in DIR/.veriscope-work while they are judged.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Example:

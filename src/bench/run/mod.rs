@@ -45,7 +45,7 @@ pub const SCORES: &str = "scores.jsonl";
 pub const METRICS: &str = "metrics.json";
 pub const REPORT: &str = "report.html";
 /// Degraded copies while they are judged.
-const WORK: &str = "work";
+const WORK: &str = ".veriscope-work";
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -116,6 +116,12 @@ pub fn run(
     let plan = Plan::new(options)?;
     let out = &absolute(&options.out)?;
     std::fs::create_dir_all(out).map_err(|e| format!("{}: cannot be made: {e}", out.display()))?;
+    if !out.join(SCORES).exists()
+        && let Some(name) = [METRICS, REPORT].into_iter().find(|name| out.join(name).exists())
+    {
+        let name = out.join(name);
+        return Err(format!("{}: is no run's, for there is no {SCORES}", name.display()));
+    }
     let index = plan.index();
     let (journal, done) = Journal::open(
         &out.join(SCORES),
