@@ -166,13 +166,14 @@ pub(crate) fn supervise(
     if let Some(why) = why {
         return Err(quoted(why));
     }
+    // First, for this is what a broken pipe comes from.
+    if matches!(&stdout, Some(Ok(text)) if text.len() as u64 > most) {
+        return Err(quoted(format!("it wrote more than {most} bytes to its stdout and was ended")));
+    }
     if !status.success() {
         return Err(quoted(ended(status)));
     }
     match stdout {
-        Some(Ok(text)) if text.len() as u64 > most => {
-            Err(quoted(format!("it wrote more than {most} bytes to its stdout")))
-        }
         Some(Ok(stdout)) => Ok(Supervised::Ended { stdout, peak_memory_bytes }),
         Some(Err(e)) => Err(format!("its stdout cannot be read: {e}")),
         None => Err("a process that it left behind keeps its stdout open".to_owned()),

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use veriscope::bench::metrics::AbsentCode;
+use veriscope::bench::output::Counts;
 use veriscope::bench::run::results::{DetectorKind, Results};
 
 /// Files named by number; their size is what the commands below take for a score.
@@ -543,15 +544,32 @@ fn the_example_names_what_is_there() {
     let suite = common::root().join("datasets/suites/demo.toml");
     let folder = Folder::new();
     let text = fs::read_to_string(&suite).unwrap();
-    // Without its networks: those are judged above.
+    // Without its networks of faces, and clean only.
     let sets = text.split("[[detector]]").next().unwrap();
+    let voice =
+        "[[detector]]\ndetector = \"voice-clone\"\ntier = \"fast\"\ndatasets = [\"demo-voices\"]\n";
+    assert!(text.contains(voice));
     let sets = sets.replace("\"../", &format!("\"{}/", common::root().join("datasets").display()));
     let sizes = command("sizes", &format!("{SIZES} < {{list}}"), "");
-    folder.write("suite.toml", &format!("{sets}{sizes}"));
+    folder.write("suite.toml", &format!("{sets}{sizes}{voice}"));
     let results = folder.done("out", &[]);
-    assert_eq!(results.cells.len(), 2);
+    assert_eq!(results.cells.len(), 3);
     let names: Vec<&str> = results.data_sets.iter().map(|d| d.name.as_str()).collect();
     assert_eq!(names, ["demo-faces", "demo-voices"]);
+    // A command does not say when a file is fake, our detectors do: 12 to 20 s of one.
+    assert!(results.cell("demo-voices", "sizes", "none").unwrap().localisation.is_none());
+    let cell = results.cell("demo-voices", "voice-clone-fast", "none").unwrap();
+    let found = cell.localisation.as_ref().unwrap().metrics.as_ref().unwrap();
+    match found.counts {
+        Counts::Located { files, stretches, proposals } => {
+            assert_eq!((files, stretches), (2, 1));
+            assert!(proposals > 0);
+        }
+        _ => panic!("{:?}", found.counts),
+    }
+    assert!(found.value("ap@0.5_complete").unwrap() > 0.0, "{:?}", found.metrics);
+    let windows = cell.levels.iter().find(|l| l.level == "window").unwrap();
+    assert!(windows.fake >= 4 && windows.real > windows.fake, "by the time, not by the file");
     for set in &results.data_sets {
         assert_eq!((set.fake, set.real), (1, 1));
         assert!(Path::new(&set.manifest).exists());

@@ -228,6 +228,7 @@ fn results() -> Results {
                     too_many_skipped: bad,
                     abstained: (detector.kind == DetectorKind::Ours).then_some(37),
                     levels,
+                    localisation: None,
                     cost: Cost {
                         mean_ms: (detector.kind != DetectorKind::Scores)
                             .then_some([940.0, 85.5, 310.0, 0.0][d]),

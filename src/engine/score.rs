@@ -45,6 +45,8 @@ pub struct Scored {
     /// What the score was pooled from, calibrated; empty where the detector looks at a file as a whole or
     /// is not calibrated.
     pub tracks: Vec<ScoredTrack>,
+    /// Stretches of time with their probability, start and end in milliseconds; empty where `tracks` is.
+    pub segments: Vec<(i64, i64, f32)>,
     /// Wall time from opening the file to its score, other files in work beside it. None where files
     /// are judged in batches.
     pub elapsed: Option<Duration>,
@@ -243,6 +245,9 @@ impl Engine {
         };
         if calibrated {
             row.tracks = pooled.iter().map(scored).collect();
+            let own = report.segments.iter().filter(|s| s.detector == detector);
+            row.segments =
+                own.filter_map(|s| Some((s.start_ms, s.end_ms, s.probability?))).collect();
         }
         row.reasons.sort();
         row.reasons.dedup();

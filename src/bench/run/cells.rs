@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::journal::{Batch, Record};
 use super::results::{
-    CURVE_POINTS, Cell, CellLevel, Comparison, Cost, HISTOGRAM_BINS, Histogram, Media, Transferred,
-    WORST, Worst,
+    CURVE_POINTS, Cell, CellLevel, Comparison, Cost, HISTOGRAM_BINS, Histogram, Localisation,
+    Media, Transferred, WORST, Worst,
 };
 use crate::bench::dataset::Item;
-use crate::bench::evaluate::{Options, evaluate};
+use crate::bench::evaluate::{Options, evaluate, evaluate_localization};
 use crate::bench::hints::{self, Setting};
 use crate::bench::metrics::bootstrap::Units;
+use crate::bench::metrics::localization::{Localization, Located, Proposal};
 use crate::bench::metrics::{Metric, Ranked, operating, paired};
-use crate::bench::output::{Counts, Drawn, Level};
+use crate::bench::output::{Counts, Drawn, Entries, Level};
 use crate::bench::protocol::{MAX_NOT_JUDGED, Reading};
 
 /// Names of the levels below whole files.
@@ -40,6 +41,8 @@ pub struct Given<'a> {
     pub setting: Setting,
     /// Whether all hints are wanted, or the loud one only.
     pub clean: bool,
+    /// Whether the detector says when a file is fake.
+    pub locates: bool,
 }
 
 /// Trials of one level.
@@ -212,10 +215,56 @@ pub fn cell(given: &Given, rules: Rules) -> (Cell, Vec<String>) {
         too_many_skipped,
         abstained: decides.then_some(undecided),
         levels: evaluated,
+        localisation: localisation(given, rules),
         cost: cost(given.records, given.batches),
         worst,
     };
     (cell, hints)
+}
+
+/// Segments against the data set's periods, where both are there.
+fn localisation(given: &Given, rules: Rules) -> Option<Localisation> {
+    if !given.locates {
+        return None;
+    }
+    let mut files = Vec::new();
+    let mut judged = Trials::default();
+    for (at, (item, record)) in given.items.iter().zip(given.records).enumerate() {
+        let periods = item.fake_periods.as_ref()?;
+        let Some(record) = record.as_ref().filter(|r| r.score.is_some()) else { continue };
+        let second = |ms: u32| (f64::from(ms) / 1000.0) as f32;
+        let mut proposals: Vec<Proposal> = record
+            .segments
+            .iter()
+            .map(|(start, end, confidence)| Proposal {
+                confidence: *confidence,
+                start: second(*start),
+                end: second(*end),
+            })
+            .collect();
+        proposals.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
+        let truth = periods.iter().map(|[a, b]| (*a as f32, *b as f32)).collect();
+        files.push(Located { truth, proposals });
+        judged.push(0.0, item.fake, at);
+    }
+    let (units, kind) = judged.units(given.items);
+    let metrics = Localization::new(&files).and_then(|table| {
+        let entries = evaluate_localization(&table, &units, rules.rounds, rules.seed)?;
+        Ok(Level {
+            level: "stretch".to_owned(),
+            counts: Counts::Located {
+                files: files.len() as u64,
+                stretches: files.iter().map(|f| f.truth.len() as u64).sum(),
+                proposals: files.iter().map(|f| f.proposals.len() as u64).sum(),
+            },
+            units: Drawn { kind: kind.to_owned(), count: units.count() as u64 },
+            metrics: Entries(entries),
+            thresholds: None,
+            reliability: None,
+            risk_coverage: None,
+        })
+    });
+    Some(Localisation { metrics })
 }
 
 /// Points of the ROC, the most even along its way from (0, 0) to (1, 1).

@@ -67,6 +67,9 @@ pub struct Record {
     pub ms: Option<f64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tracks: Vec<TrackRecord>,
+    /// Stretches of time: start and end in milliseconds, probability.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub segments: Vec<(u32, u32, f32)>,
     /// Scores of a video's frames, from a score file.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub frames: Vec<f64>,

@@ -24,6 +24,7 @@ use crate::detect::imported_voice::ImportedVoice;
 use crate::engine::score::{ImportedFaces, Scored, score_imported};
 use crate::engine::{DEFAULT_FPS, DeviceChoice, Engine, ScanOptions};
 use crate::models::weights::{PrecisionChoice, WeightStore};
+use crate::nn::Precision;
 use crate::report::DetectorKind;
 
 /// Files of one call of a command, unless the suite says otherwise.
@@ -163,7 +164,10 @@ impl Judge {
         let precision = match spec.precision.as_deref() {
             None | Some("auto") => PrecisionChoice::Auto,
             Some("f32") => PrecisionChoice::F32,
-            Some(_) => PrecisionChoice::Bf16,
+            Some(_) if Precision::Bf16.here() == Precision::Bf16 => PrecisionChoice::Bf16,
+            Some(_) => {
+                return Err("this processor has no instructions for bf16 (AVX512-BF16)".to_owned());
+            }
         };
         let weights = WeightStore::open(loading.weights.as_deref())
             .map_err(|e| e.to_string())?
@@ -252,6 +256,11 @@ impl Judge {
         self.fingerprint = hex(&sha256(path)?);
         self.how = How::Scores(by_set);
         Ok(())
+    }
+
+    /// Whether it says of such files when they are fake.
+    pub fn locates(&self, media: Media) -> bool {
+        media != Media::Picture && matches!(self.how, How::Ours { precropped: false, .. })
     }
 
     /// Whether it has something to look at in such files.
@@ -459,6 +468,7 @@ fn record(row: Scored, scale: Scale) -> Record {
         message: row.error.map(|e| e.message).or(reason),
         ms: row.elapsed.map(|e| e.as_secs_f64() * 1000.0),
         tracks: tracks.collect(),
+        segments: row.segments.iter().map(|(a, b, p)| (ms(*a), ms(*b), *p)).collect(),
         ..Record::default()
     }
 }

@@ -340,6 +340,7 @@ impl Plan {
                     _ => Setting::Fixed,
                 },
                 clean: cell.degradation.is_none(),
+                locates: judge.locates(set.kind),
             };
             let (cell, said) = cells::cell(&given, rules);
             cells.push(cell);

@@ -151,6 +151,10 @@ pub struct Cell {
     pub abstained: Option<u64>,
     /// Files first, then tracks and windows where the detector gives their scores.
     pub levels: Vec<CellLevel>,
+    /// How well the forged stretches of time were found: AP@IoU and AR@N. None: the data set does not say
+    /// of all files when they are forged, or the detector does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub localisation: Option<Localisation>,
     pub cost: Cost,
     /// Files called wrongly at the threshold fixed beforehand, else at ASVspoof's equal error rate of
     /// this cell, the furthest from it first; at most [`WORST`].
@@ -181,6 +185,14 @@ pub struct CellLevel {
     /// [false-positive rate, false-negative rate], both strictly between 0 and 1.
     pub det: Vec<[f64; 2]>,
     pub histogram: Option<Histogram>,
+}
+
+/// A detector's segments as proposals, their probability as confidence.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Localisation {
+    /// Absent where nothing is forged or nothing was proposed.
+    #[serde(with = "metric_json")]
+    pub metrics: Metric<Level>,
 }
 
 /// Scores of both classes in the same bins of equal width.

@@ -1,4 +1,5 @@
-//! Videos, by `ffmpeg`. The first stream of pictures, and all sound as it is, go into Matroska.
+//! Videos, by `ffmpeg`. The first stream of pictures, and all sound as decoded (copied packets would bring
+//! their encoder's delay along), go into Matroska.
 
 use std::path::Path;
 
@@ -19,8 +20,14 @@ pub(super) fn make(
 ) -> Result<bool, Fault> {
     let value = degradation.value();
     let text = value.to_string();
-    let call =
-        Call::new().media(original.path).args(["-map", "0:v:0", "-map", "0:a?", "-c:a", "copy"]);
+    let call = Call::new().media(original.path).args([
+        "-map",
+        "0:v:0",
+        "-map",
+        "0:a?",
+        "-c:a",
+        "pcm_s16le",
+    ]);
     let call = match degradation.family {
         Family::H264 => call
             .args(["-vf", EVEN, "-pix_fmt", "yuv420p", "-c:v", "libx264"])
