@@ -297,7 +297,7 @@ pub fn score_imported(
     sink: &mut dyn FnMut(&Path, Scored) -> ControlFlow<()>,
 ) {
     for paths in paths.chunks(super::cores()) {
-        let sounds: Vec<Result<Sound, Scored>> = std::thread::scope(|scope| {
+        let sounds: Vec<Result<Sound, Box<Scored>>> = std::thread::scope(|scope| {
             let threads: Vec<_> = paths
                 .iter()
                 .map(|path| scope.spawn(|| first_sound(path, network.samples())))
@@ -305,7 +305,7 @@ pub fn score_imported(
             let joined = threads.into_iter().zip(paths).map(|(thread, path)| {
                 thread.join().unwrap_or_else(|_| {
                     let message = format!("{}: a defect in this program", path.display());
-                    Err(Scored::failed("internal_error", message))
+                    Err(Box::new(Scored::failed("internal_error", message)))
                 })
             });
             joined.collect()
@@ -314,7 +314,7 @@ pub fn score_imported(
             .into_iter()
             .map(|sound| match sound {
                 Ok(Sound { wave, row }) => (wave, row),
-                Err(row) => (Vec::new(), row),
+                Err(row) => (Vec::new(), *row),
             })
             .unzip();
         let scores = network.score(waves);
@@ -349,8 +349,8 @@ struct Sound {
 }
 
 /// At most `samples` of the first stream of sound, or a row that says why there are none.
-fn first_sound(path: &Path, samples: usize) -> Result<Sound, Scored> {
-    let failed = |e: MediaError| Scored::failed(e.code(), e.to_string());
+fn first_sound(path: &Path, samples: usize) -> Result<Sound, Box<Scored>> {
+    let failed = |e: MediaError| Box::new(Scored::failed(e.code(), e.to_string()));
     let source = Source::open(path, &Limits::default()).map_err(failed)?;
     let streams = &source.info().streams;
     let first = streams.iter().find(|s| s.kind == StreamKind::Audio).map(|s| s.index);

@@ -85,6 +85,27 @@ pub struct Set<'a> {
     pub left_out: &'a [Item],
 }
 
+/// Files that a judge is given.
+pub struct Files<'a> {
+    /// Place of their data set.
+    pub set: usize,
+    /// Their places in it.
+    pub items: &'a [usize],
+    pub paths: &'a [PathBuf],
+    /// A folder to write in.
+    pub scratch: &'a Path,
+}
+
+/// What a judge says while it works.
+pub enum Answer {
+    /// Of the file at this place of [`Files::paths`].
+    Judged(usize, Record),
+    Took(Took),
+}
+
+/// Who hears it.
+pub type Hear<'a> = &'a mut dyn FnMut(Answer) -> Result<(), String>;
+
 /// Files that were judged one after the other, and what they took together.
 pub struct Took {
     pub files: u64,
@@ -311,32 +332,21 @@ impl Judge {
         }
     }
 
-    /// Judges files of the data set at place `set` and hands their records on in the files' order, by
-    /// their place in `paths`; `items` are their places in the set. Ends early without an error where
-    /// `stop` is set. `scratch` is a folder that nothing else writes to.
+    /// Judges files and says what it finds in their order. Ends early without an error where `stop` is
+    /// set.
     ///
     /// # Errors
-    /// One line: a command that failed, or what `sink` says.
-    pub fn judge(
-        &self,
-        set: usize,
-        items: &[usize],
-        paths: &[PathBuf],
-        scratch: &Path,
-        stop: &AtomicBool,
-        sink: &mut dyn FnMut(usize, Record) -> Result<(), String>,
-        took: &mut dyn FnMut(Took) -> Result<(), String>,
-    ) -> Result<(), String> {
+    /// One line: a command that failed, or what `hear` says.
+    pub fn judge(&self, files: &Files, stop: &AtomicBool, hear: Hear) -> Result<(), String> {
+        let Files { set, items, paths, scratch } = *files;
         match &self.how {
-            How::Ours { engine, detector, precropped } => {
-                self.in_process(sink, took, stop, |each| {
-                    engine.score(paths, *detector, *precropped, stop, each);
-                })
-            }
-            How::Voices(network) => self.in_process(sink, took, stop, |each| {
+            How::Ours { engine, detector, precropped } => self.in_process(hear, stop, |each| {
+                engine.score(paths, *detector, *precropped, stop, each);
+            }),
+            How::Voices(network) => self.in_process(hear, stop, |each| {
                 score_imported(network, paths, each);
             }),
-            How::Faces { engine, precropped } => self.in_process(sink, took, stop, |each| {
+            How::Faces { engine, precropped } => self.in_process(hear, stop, |each| {
                 engine.score(paths, *precropped, stop, each);
             }),
             How::Command { external, batch } => {
@@ -349,7 +359,8 @@ impl Judge {
                             let message = format!("{}: cannot be read: {e}", path.display());
                             let skipped = Some("unreadable".to_owned());
                             let message = Some(message);
-                            sink(at, Record { skipped, message, ..Record::default() })?;
+                            let record = Record { skipped, message, ..Record::default() };
+                            hear(Answer::Judged(at, record))?;
                         }
                     }
                 }
@@ -366,13 +377,13 @@ impl Judge {
                     for (at, score) in there[first..].iter().zip(answer.scores) {
                         let skipped = score.is_none().then(|| "no_score".to_owned());
                         let record = Record { score, skipped, ..Record::default() };
-                        sink(*at, self.with_probability(record))?;
+                        hear(Answer::Judged(*at, self.with_probability(record)))?;
                     }
-                    took(Took {
+                    hear(Answer::Took(Took {
                         files: paths.len() as u64,
                         wall: started.elapsed(),
                         peak_memory_bytes: answer.peak_memory_bytes,
-                    })?;
+                    }))?;
                 }
                 Ok(())
             }
@@ -382,7 +393,7 @@ impl Judge {
                     let Said { score, frames } = said.cloned().unwrap_or_default();
                     let skipped = score.is_none().then(|| "no_score".to_owned());
                     let record = Record { score, skipped, frames, ..Record::default() };
-                    sink(at, self.with_probability(record))?;
+                    hear(Answer::Judged(at, self.with_probability(record)))?;
                 }
                 Ok(())
             }
@@ -392,8 +403,7 @@ impl Judge {
     /// Runs networks in this process.
     fn in_process(
         &self,
-        sink: &mut dyn FnMut(usize, Record) -> Result<(), String>,
-        took: &mut dyn FnMut(Took) -> Result<(), String>,
+        hear: Hear,
         stop: &AtomicBool,
         run: impl FnOnce(&mut dyn FnMut(&Path, Scored) -> ControlFlow<()>),
     ) -> Result<(), String> {
@@ -406,7 +416,8 @@ impl Judge {
             if stop.load(Ordering::SeqCst) {
                 return ControlFlow::Break(());
             }
-            let done = sink(next, self.with_probability(record(row, self.reading.scale)));
+            let record = self.with_probability(record(row, self.reading.scale));
+            let done = hear(Answer::Judged(next, record));
             next += 1;
             match done {
                 Ok(()) => ControlFlow::Continue(()),
@@ -422,11 +433,11 @@ impl Judge {
         if next == 0 {
             return Ok(());
         }
-        took(Took {
+        hear(Answer::Took(Took {
             files: next as u64,
             wall: started.elapsed(),
             peak_memory_bytes: if counts_anew { peak_memory() } else { None },
-        })
+        }))
     }
 
     fn with_probability(&self, mut record: Record) -> Record {

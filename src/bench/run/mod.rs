@@ -27,7 +27,7 @@ use super::report::report_html;
 use cells::{Clean, Given, Place, Rules};
 use degrade::{Degradation, Fault, Ffmpeg, Maker, Original};
 use journal::{Batch, CellName, Done, Index, Journal, Record, Row};
-use judge::{Judge, Loading, Set, Took};
+use judge::{Answer, Files, Judge, Loading, Set, Took};
 use results::{CLEAN, DetectorKind, Results};
 use suite::{MAX_CELLS, Suite};
 
@@ -640,17 +640,12 @@ impl Run<'_> {
                 continue;
             }
             let judge = &plan.judges[plan.cells[cell].judge];
-            let (work, stop) = (self.work, self.stop);
-            let run = std::cell::RefCell::new(&mut *self);
-            judge.judge(
-                plan.cells[cell].set,
-                &items,
-                &paths,
-                work,
-                stop,
-                &mut |at, record| run.borrow_mut().keep(cell, items[at], record),
-                &mut |took| run.borrow_mut().took(cell, &took),
-            )?;
+            let (scratch, stop) = (self.work, self.stop);
+            let files = Files { set: plan.cells[cell].set, items: &items, paths: &paths, scratch };
+            judge.judge(&files, stop, &mut |answer| match answer {
+                Answer::Judged(at, record) => self.keep(cell, items[at], record),
+                Answer::Took(took) => self.took(cell, &took),
+            })?;
             if self.stopped() {
                 return Ok(false);
             }

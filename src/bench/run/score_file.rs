@@ -49,8 +49,8 @@ pub fn read(
     let join = spec.join.unwrap_or_default();
     // Name → part and item.
     let mut places: HashMap<Box<str>, (usize, usize)> = HashMap::new();
-    let mut truth = Truth::default();
-    truth.source = format!("[the data sets of '{}']", spec.name()).into();
+    let source = format!("[the data sets of '{}']", spec.name()).into();
+    let mut truth = Truth { source, ..Truth::default() };
     for (part, Part { drawn, left_out }) in parts.iter().enumerate() {
         for (at, item) in drawn.iter().enumerate() {
             let name = joined(&item.id, join);

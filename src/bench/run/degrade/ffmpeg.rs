@@ -159,12 +159,12 @@ impl Call {
     }
 
     #[must_use]
-    pub fn to_file(self, format: &str, path: &Path) -> Self {
+    pub fn into_file(self, format: &str, path: &Path) -> Self {
         self.reproducible().args(["-f", format]).args([file(path)])
     }
 
     #[must_use]
-    pub fn to_stdout(self, format: &str) -> Self {
+    pub fn into_stdout(self, format: &str) -> Self {
         self.reproducible().args(["-f", format, "pipe:1"])
     }
 

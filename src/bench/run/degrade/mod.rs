@@ -446,8 +446,8 @@ mod tests {
         let sound = "sine=frequency=440:sample_rate=44100:duration=1.5";
         make_media(
             &[
-                "-f", "lavfi", "-i", pictures, "-f", "lavfi", "-i", sound, "-c:v", "mpeg4", "-q:v",
-                "2", "-c:a", "aac",
+                "-f", "lavfi", "-i", pictures, "-f", "lavfi", "-i", sound, "-c:v", "libx264",
+                "-qp", "2", "-c:a", "aac",
             ],
             &clip,
         );

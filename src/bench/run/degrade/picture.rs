@@ -67,7 +67,7 @@ fn png(frame: Frame, filter: Option<String>, maker: &Maker) -> Result<Option<Vec
         // Planar, so that every filter takes it and nothing becomes YUV on the way.
         call = call.args(["-vf", &format!("format=gbrp,{filter},format=rgb24")]);
     }
-    let call = call.args(["-frames:v", "1", "-c:v", "png"]).to_stdout("image2pipe");
+    let call = call.args(["-frames:v", "1", "-c:v", "png"]).into_stdout("image2pipe");
     let made = maker.ffmpeg.make(call, MAX_PNG, maker.stop);
     made.map_err(|e| Fault::failed(format!("ffmpeg: {e}")))
 }

@@ -124,7 +124,7 @@ fn coded(degradation: Degradation) -> Option<Codec> {
 
 fn coded_sound(path: &Path, codec: &Codec, maker: &Maker) -> Result<Option<Vec<u8>>, Fault> {
     let call = Call::new().media(path).args(["-map", "0:a:0", "-vn"]).args(&codec.write);
-    let made = maker.ffmpeg.make(call.to_stdout(codec.format), MAX_CODED, maker.stop);
+    let made = maker.ffmpeg.make(call.into_stdout(codec.format), MAX_CODED, maker.stop);
     match made.map_err(|e| Fault::failed(format!("ffmpeg: {e}")))? {
         Some(bytes) if bytes.is_empty() => Err(Fault::failed("the codec gave nothing")),
         made => Ok(made),
@@ -134,7 +134,7 @@ fn coded_sound(path: &Path, codec: &Codec, maker: &Maker) -> Result<Option<Vec<u
 /// Interleaved samples from -1 to 1.
 fn decode(call: Call, rate: u32, channels: u32, maker: &Maker) -> Result<Option<Vec<f32>>, Fault> {
     let form = ["-ar", &rate.to_string(), "-ac", &channels.to_string(), "-c:a", "pcm_f32le"];
-    let call = call.args(form).to_stdout("f32le");
+    let call = call.args(form).into_stdout("f32le");
     let made = maker.ffmpeg.make(call, 4 * MAX_SAMPLES, maker.stop);
     let Some(bytes) = made.map_err(|e| Fault::failed(format!("ffmpeg: {e}")))? else {
         return Ok(None);
@@ -195,7 +195,7 @@ fn add_noise(samples: &mut [f32], channels: usize, noise: Vec<f64>, snr: f64) {
 
 /// A room that does not exist: a direct impulse and a tail of Gaussian noise that falls by 60 dB in
 /// `seconds` and has the same energy as the direct sound. The power of the sound stays.
-fn reverberate(samples: &mut Vec<f32>, channels: usize, rate: u32, seconds: f64, random: Random) {
+fn reverberate(samples: &mut [f32], channels: usize, rate: u32, seconds: f64, random: Random) {
     let length = ((f64::from(rate) * seconds) as usize).max(1);
     let mut gaussian = Gaussian::new(random);
     let decay = |n: usize| 10.0_f64.powf(-3.0 * n as f64 / length as f64);

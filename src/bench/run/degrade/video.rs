@@ -57,7 +57,7 @@ pub(super) fn make(
             call.args(["-vf", &filter, "-pix_fmt", "yuv420p"]).args(LOSSLESS)
         }
     };
-    run(call.to_file("matroska", out), maker)
+    run(call.into_file("matroska", out), maker)
 }
 
 pub(super) fn resize(factor: f64) -> String {
@@ -77,7 +77,7 @@ pub(super) fn with_sound(
 ) -> Result<bool, Fault> {
     let call = Call::new().media(original.path).media(wav);
     let call = call.args(["-map", "0:v:0", "-map", "1:a:0", "-c", "copy"]);
-    run(call.to_file("matroska", out), maker)
+    run(call.into_file("matroska", out), maker)
 }
 
 fn run(call: Call, maker: &Maker) -> Result<bool, Fault> {
