@@ -43,7 +43,7 @@ pub fn hints(
              score, ECE, Cllr and actDCF too"
         ));
     }
-    if ranked.distinct() == 2 {
+    if ranked.distinct() == 2 && ranked.len() > 2 {
         hints.push(format!(
             "{subject}: only two different scores: these look like decisions; curves and EER say \
              little"

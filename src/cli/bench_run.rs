@@ -12,15 +12,15 @@ use crate::bench::run::results::Results;
 use crate::bench::run::{METRICS, Observer, Options, Outcome, run as run_suite};
 use crate::engine::DeviceChoice;
 
-/// Let detectors judge data sets, as they are and degraded, and write scores and metrics
+/// Let detectors judge data sets, as they are and degraded, and write scores, metrics and a report
 ///
 /// A suite (TOML) names data sets by manifest, detectors (ours, imported published networks, any program
 /// that writes a table of scores, score files) and degradations (JPEG, H.264, blur, MP3, noise, …).
-/// DIR gets scores.jsonl, one line a judged or skipped file, and metrics.json. A run that was cut short
-/// goes on where it was when it is started again; the same suite, data and weights give the same
+/// DIR gets scores.jsonl, one line a judged or skipped file, metrics.json and report.html. A run that
+/// was cut short goes on where it was when it is started again; the same suite, data and weights give the same
 /// numbers. docs/bench.md describes the suite, every degradation with its arguments, and the files.
 ///
-/// Degraded copies are made by the program ffmpeg and lie in DIR/work while they are judged.
+/// Degraded copies are made by the program ffmpeg and lie in DIR/.veriscope-work while they are judged.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Example:

@@ -15,8 +15,8 @@ pub struct ImportedVoice {
 }
 
 enum Network {
-    Aasist(Aasist),
-    RawGatSt(RawGatSt),
+    Aasist(Box<Aasist>),
+    RawGatSt(Box<RawGatSt>),
 }
 
 impl ImportedVoice {
@@ -33,8 +33,8 @@ impl ImportedVoice {
         let entry = store.entry(name)?;
         let tensors = store.load(name, &Device::Cpu)?;
         let network = match entry.network.as_str() {
-            rawgat_st::NETWORK => Network::RawGatSt(RawGatSt::new(&tensors)?),
-            other => Network::Aasist(Aasist::new(other, &tensors)?),
+            rawgat_st::NETWORK => Network::RawGatSt(Box::new(RawGatSt::new(&tensors)?)),
+            other => Network::Aasist(Box::new(Aasist::new(other, &tensors)?)),
         };
         Ok(Self { network })
     }

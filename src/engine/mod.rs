@@ -467,9 +467,10 @@ mod tests {
         let cpu = on(DeviceChoice::Cpu);
         let mut engine = on(DeviceChoice::Cpu);
         let store = WeightStore::open(None).unwrap();
-        let broken = Networks::load(&store, &Device::Cpu, &[], Tier::Fast.into()).unwrap();
+        let broken = Networks::load(&store, &Device::Cpu, &[], Tier::Fast.into(), None).unwrap();
         let networks =
-            Networks::load(&store, &Device::Cpu, &DetectorKind::ALL, Tier::Fast.into()).unwrap();
+            Networks::load(&store, &Device::Cpu, &DetectorKind::ALL, Tier::Fast.into(), None)
+                .unwrap();
         engine.runner = Runner::new(networks, Some(broken));
         engine.gpu = Some(Gpu {
             ordinal: 60_000,

@@ -180,4 +180,98 @@ mod tests {
             assert!(worst <= 1, "{b:?}: {worst}");
         }
     }
+
+    /// A face whose eyes are `apart` and whose mouth lies 1.09 times that below them, turned by an
+    /// angle; see what [`Upright::mesonet`] makes of the five.
+    fn face(eyes: [f32; 2], apart: f32, degrees: f32) -> Face {
+        let (sin, cos) = degrees.to_radians().sin_cos();
+        let at = |right: f32, down: f32| {
+            let (right, down) = (right * apart, down * apart);
+            [eyes[0] + right * cos + down * sin, eyes[1] - right * sin + down * cos]
+        };
+        let landmarks =
+            [at(-0.5, 0.0), at(0.5, 0.0), at(0.0, 0.6), at(-0.35, 1.09), at(0.35, 1.09)];
+        let rect = Rect { x0: 0.0, y0: 0.0, x1: 1.0, y1: 1.0 };
+        Face { rect, confidence: 1.0, landmarks }
+    }
+
+    /// The numbers are those that the authors' `find_coordinates` and `get_aligned_face` give for
+    /// landmarks in the same places: centre, whole side of the last slice, rotation.
+    #[test]
+    fn upright_squares_lie_where_mesonets_authors_cut() {
+        for (eyes, apart, degrees, centre, side) in [
+            ([320.0, 240.0], 100.0, 0.0, [320.0, 292.0], 322.0),
+            ([320.0, 240.0], 100.0, 25.0, [342.0, 287.0], 322.0),
+            ([300.0, 200.0], 60.0, -40.0, [279.0, 224.0], 192.0),
+            ([320.0, 240.0], 150.0, 15.0, [340.0, 316.0], 486.0),
+            // On its head: it stays so, turned by 10 degrees the other way.
+            ([300.0, 240.0], 80.0, 170.0, [307.0, 198.0], 258.0),
+        ] {
+            let got = Upright::mesonet(&face(eyes, apart, degrees));
+            assert_eq!((got.centre, got.side), (centre, side), "{degrees}");
+            let upright = if degrees > 90.0 { degrees - 180.0 } else { degrees };
+            let (sin, cos) = upright.to_radians().sin_cos();
+            let near = (got.down[0] - sin).abs() < 1e-5 && (got.down[1] - cos).abs() < 1e-5;
+            assert!(near, "{degrees}: {got:?}");
+        }
+    }
+
+    /// A picture of smooth waves, whose colours are known between the pixels, too.
+    fn waves(x: f32, y: f32) -> [f32; 3] {
+        [(x / 9.0).sin(), (y / 7.0).cos(), ((x + y) / 11.0).sin()].map(|v| 128.0 + 100.0 * v)
+    }
+
+    #[test]
+    fn upright_crops_have_the_pictures_colours() {
+        let (w, h) = (200usize, 160usize);
+        let pixels = |f: &dyn Fn(f32, f32) -> [f32; 3]| -> Vec<u8> {
+            let all = (0..h).flat_map(|y| (0..w).map(move |x| (x as f32, y as f32)));
+            all.flat_map(|(x, y)| f(x, y).map(|v| v.round() as u8)).collect()
+        };
+        let rgb = pixels(&waves);
+        let picture = Picture::new(w, h, &rgb).unwrap();
+        // As large as the crop: the very pixels.
+        let upright = Upright { centre: [100.0, 80.0], side: 64.0, down: [0.0, 1.0] };
+        let got = upright.cut(picture, 64);
+        for y in 0..64 {
+            let from = ((y + 48) * w + 68) * 3;
+            assert_eq!(got[y * 64 * 3..(y + 1) * 64 * 3], rgb[from..from + 64 * 3], "row {y}");
+        }
+        // Turned, smaller and larger.
+        for (side, degrees) in [(64.0f32, 30.0f32), (100.0, -75.0), (40.0, 0.0)] {
+            let (sin, cos) = degrees.to_radians().sin_cos();
+            let upright = Upright { centre: [100.0, 80.0], side, down: [sin, cos] };
+            let got = upright.cut(picture, 64);
+            for (i, pixel) in got.chunks_exact(3).enumerate() {
+                let at = |i: usize| (i as f32 - 31.5) * (side - 1.0) / 63.0;
+                let (right, down) = (at(i % 64), at(i / 64));
+                let want = waves(99.5 + right * cos + down * sin, 79.5 - right * sin + down * cos);
+                for (got, want) in pixel.iter().zip(want) {
+                    assert!((f32::from(*got) - want).abs() < 2.0, "{side} {degrees} {i}");
+                }
+            }
+        }
+        // Beyond the edges the picture goes on as its mirror image.
+        let upright = Upright { centre: [0.0, 80.0], side: 64.0, down: [0.0, 1.0] };
+        let got = upright.cut(picture, 64);
+        for x in 1..32 {
+            let (inside, outside) = (&got[(32 + x) * 3..][..3], &got[(32 - x) * 3..][..3]);
+            assert_eq!(inside, outside, "{x}");
+        }
+    }
+
+    #[test]
+    fn no_landmarks_are_too_strange() {
+        let rgb = [10, 20, 30];
+        let picture = Picture::new(1, 1, &rgb).unwrap();
+        let mut strange = face([0.0, 0.0], 1.0, 0.0);
+        for value in [0.0, -1e30, 1e30, f32::INFINITY, f32::NAN] {
+            strange.landmarks = [[value; 2]; 5];
+            assert_eq!(Upright::mesonet(&strange).cut(picture, 8).len(), 8 * 8 * 3, "{value}");
+            strange.landmarks[0] = [5.0, 5.0];
+            assert_eq!(Upright::mesonet(&strange).cut(picture, 8).len(), 8 * 8 * 3, "{value}");
+        }
+        strange.landmarks = [[0.5; 2]; 5];
+        assert!(Upright::mesonet(&strange).cut(picture, 8).chunks(3).all(|p| p == rgb));
+    }
 }

@@ -318,7 +318,10 @@ fn cost(records: &[Option<Record>], batches: &[Batch]) -> Cost {
     own.sort_by(f64::total_cmp);
     Cost {
         mean_ms: (files > 0).then(|| wall / files as f64),
-        median_ms: own.get(own.len() / 2).copied(),
+        median_ms: match own.len() {
+            0 => None,
+            n => Some(f64::midpoint(own[(n - 1) / 2], own[n / 2])),
+        },
         peak_memory_bytes: batches.iter().filter_map(|b| b.peak_memory_bytes).max(),
     }
 }

@@ -149,6 +149,8 @@ impl Journal {
         }
         let mut journal = Self { path: path.to_owned(), file };
         if fresh {
+            // Only what a run wrote.
+            journal.first()?;
             journal.file.set_len(0).map_err(|e| failed(format!("cannot be emptied: {e}")))?;
         }
         let header = Header {
@@ -165,6 +167,23 @@ impl Journal {
         format!("{}: {what}", self.path.display())
     }
 
+    /// The first line; None: there is none that is whole.
+    fn first(&mut self) -> Result<Option<Header>, String> {
+        let read = |e: std::io::Error| self.failed(format!("cannot be read: {e}"));
+        let mut lines = BufReader::new(self.file.try_clone().map_err(read)?);
+        lines.seek(SeekFrom::Start(0)).map_err(read)?;
+        let mut line = Vec::new();
+        (&mut lines).take(MAX_LINE).read_until(b'\n', &mut line).map_err(read)?;
+        // What a run that was killed began with is no line of another program's.
+        if line.last() != Some(&b'\n')
+            && b"{\"veriscope_bench\":".starts_with(&line[..line.len().min(19)])
+        {
+            return Ok(None);
+        }
+        let header = serde_json::from_slice(&line);
+        header.map(Some).map_err(|_| self.failed("line 1: not a file of bench run"))
+    }
+
     fn read(&mut self, header: &Header, index: &Index) -> Result<Done, String> {
         let sizes = index.set_of.iter().map(|set| index.items[*set].len());
         let mut done = Done {
@@ -172,6 +191,21 @@ impl Journal {
             batches: vec![Vec::new(); index.set_of.len()],
         };
         let read = |e: std::io::Error| format!("cannot be read: {e}");
+        if let Some(found) = self.first()?
+            && found != *header
+        {
+            return Err(self.failed(format!(
+                "belongs to another run: of suite '{}' with fingerprint {} by version {}, and this one is \
+                 '{}' with {} by {}. Something of suite, manifests, files, weights or program is not what \
+                 it was; --fresh throws that run away",
+                short(&found.suite),
+                short(&found.fingerprint),
+                short(&found.engine),
+                header.suite,
+                header.fingerprint,
+                header.engine
+            )));
+        }
         let mut whole = 0;
         let file = self.file.try_clone().map_err(|e| self.failed(read(e)))?;
         let mut lines = BufReader::new(file);
@@ -193,21 +227,6 @@ impl Journal {
             whole += length;
             let place = |what: String| self.failed(format!("line {number}: {what}"));
             if number == 1 {
-                let found: Header = serde_json::from_slice(&line)
-                    .map_err(|_| place("not a file of bench run".to_owned()))?;
-                if found != *header {
-                    return Err(self.failed(format!(
-                        "belongs to another run: of suite '{}' with fingerprint {} by version {}, and \
-                         this one is '{}' with {} by {}. Something of suite, manifests, files, weights or \
-                         program is not what it was; --fresh throws that run away",
-                        short(&found.suite),
-                        short(&found.fingerprint),
-                        short(&found.engine),
-                        header.suite,
-                        header.fingerprint,
-                        header.engine
-                    )));
-                }
                 continue;
             }
             take(&line, index, &mut done).map_err(place)?;
@@ -326,8 +345,19 @@ mod tests {
         assert!(error.contains("belongs to another run") && error.contains("--fresh"), "{error}");
         let (_, done) = open(&path, "g", true).unwrap();
         assert_eq!(done.records[0], [None, None]);
-        std::fs::write(&path, "path\tscore\n").unwrap();
-        assert!(open(&path, "g", false).err().unwrap().contains("line 1: not a file of bench run"));
+        for other in ["path\tscore\n", "no line"] {
+            for fresh in [false, true] {
+                std::fs::write(&path, other).unwrap();
+                let error = open(&path, "g", fresh).err().unwrap();
+                assert!(error.contains("line 1: not a file of bench run"), "{error}");
+                assert_eq!(std::fs::read_to_string(&path).unwrap(), other);
+            }
+        }
+        // Killed while it wrote its first line.
+        for torn in ["", "{\"veri", "{\"veriscope_bench\":1,\"fing"] {
+            std::fs::write(&path, torn).unwrap();
+            assert!(open(&path, "g", false).is_ok(), "{torn}");
+        }
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub const SCORES: &str = "scores.jsonl";
 pub const METRICS: &str = "metrics.json";
 pub const REPORT: &str = "report.html";
 /// Degraded copies while they are judged.
-const WORK: &str = "work";
+const WORK: &str = ".veriscope-work";
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -114,8 +114,14 @@ pub fn run(
     stop: &AtomicBool,
 ) -> Result<Outcome, String> {
     let plan = Plan::new(options)?;
-    let out = &options.out;
+    let out = &absolute(&options.out)?;
     std::fs::create_dir_all(out).map_err(|e| format!("{}: cannot be made: {e}", out.display()))?;
+    if !out.join(SCORES).exists()
+        && let Some(name) = [METRICS, REPORT].into_iter().find(|name| out.join(name).exists())
+    {
+        let name = out.join(name);
+        return Err(format!("{}: is no run's, for there is no {SCORES}", name.display()));
+    }
     let index = plan.index();
     let (journal, done) = Journal::open(
         &out.join(SCORES),
@@ -144,6 +150,11 @@ pub fn run(
     // Last: where it is there, the run is whole.
     write(out, METRICS, &json)?;
     Ok(Outcome::Finished(Box::new(results)))
+}
+
+/// Commands start in another folder than this process.
+fn absolute(path: &Path) -> Result<PathBuf, String> {
+    std::path::absolute(path).map_err(|e| format!("{}: {e}", path.display()))
 }
 
 /// Whole or not at all.
@@ -201,7 +212,10 @@ impl Plan {
                     set.name
                 )));
             }
-            let items = std::mem::take(&mut set.items);
+            let mut items = std::mem::take(&mut set.items);
+            for item in &mut items {
+                item.path = absolute(&item.path)?;
+            }
             let (drawn, left_out) = draw(items, spec.limit, suite.seed);
             set.items = drawn;
             sets.push(Drawn { set, left_out });

@@ -351,3 +351,218 @@ impl Gaussian {
         radius * cos
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow;
+    use std::process::Command;
+
+    use super::*;
+    use crate::media::{DecodeOptions, Event, Limits, MediaInfo, Source};
+
+    fn make_media(arguments: &[&str], out: &Path) {
+        let command = ["-v", "error", "-y"].iter().chain(arguments);
+        let status = Command::new("ffmpeg").args(command).arg(out).status().unwrap();
+        assert!(status.success(), "{arguments:?}");
+    }
+
+    /// What is in a file: info, pictures, sound.
+    fn decoded(path: &Path) -> (MediaInfo, Vec<crate::media::Frame>, Vec<f32>) {
+        let source = Source::open(path, &Limits::default()).unwrap();
+        let info = source.info().clone();
+        let options =
+            DecodeOptions { fps: 0.0, video: true, audio: true, threads: 1, hardware: None };
+        let (mut frames, mut sound) = (Vec::new(), Vec::new());
+        source
+            .decode(&options, &mut |event| {
+                match event {
+                    Event::Frame(frame) => frames.push(frame),
+                    Event::Audio(audio) => sound.extend(audio.samples),
+                    Event::Fault(fault) => panic!("{}: {}", path.display(), fault.message),
+                }
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        (info, frames, sound)
+    }
+
+    struct Bench {
+        dir: tempfile::TempDir,
+        ffmpeg: Ffmpeg,
+        stop: AtomicBool,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            // Debian's ffmpeg has no AMR encoder; what that says is tested below.
+            let all: Vec<Degradation> = Family::ALL
+                .into_iter()
+                .filter(|f| *f != Family::Amr)
+                .map(|family| Degradation { family, value: None })
+                .collect();
+            let ffmpeg = Ffmpeg::for_all(&all).unwrap();
+            assert!(ffmpeg.version.starts_with("ffmpeg version"), "{}", ffmpeg.version);
+            Self { dir: tempfile::tempdir().unwrap(), ffmpeg, stop: AtomicBool::new(false) }
+        }
+
+        fn path(&self, name: &str) -> PathBuf {
+            self.dir.path().join(name)
+        }
+
+        fn degrade(
+            &self,
+            family: Family,
+            value: Option<f64>,
+            path: &Path,
+            media: Media,
+        ) -> Result<PathBuf, Fault> {
+            let maker = Maker { ffmpeg: &self.ffmpeg, seed: 7, stop: &self.stop };
+            let original = Original { path, id: "a", media };
+            let degradation = Degradation { family, value };
+            let made = degradation.make(original, self.dir.path(), "copy", &maker)?.unwrap();
+            let first = std::fs::read(&made).unwrap();
+            // The same every time.
+            let again = degradation.make(original, self.dir.path(), "again", &maker)?.unwrap();
+            assert!(first == std::fs::read(again).unwrap(), "{} differs", degradation.name());
+            Ok(made)
+        }
+    }
+
+    /// Mean difference of brightness between neighbours: how much detail there is.
+    fn detail(frame: &crate::media::Frame) -> f64 {
+        let rows = frame.rgb.chunks(3 * frame.width);
+        let sum: u64 = rows
+            .flat_map(|row| row.windows(4).step_by(3).map(|p| u64::from(p[0].abs_diff(p[3]))))
+            .sum();
+        sum as f64 / (frame.width * frame.height) as f64
+    }
+
+    #[test]
+    fn videos() {
+        let bench = Bench::new();
+        let clip = bench.path("clip.mp4");
+        let pictures = "testsrc2=size=161x121:rate=20:duration=1.5";
+        let sound = "sine=frequency=440:sample_rate=44100:duration=1.5";
+        make_media(
+            &[
+                "-f", "lavfi", "-i", pictures, "-f", "lavfi", "-i", sound, "-c:v", "mpeg4", "-q:v",
+                "2", "-c:a", "aac",
+            ],
+            &clip,
+        );
+        let (_, before, sound) = decoded(&clip);
+        let degrade = |family, value| {
+            let copy = bench.degrade(family, Some(value), &clip, Media::Video).unwrap();
+            let (info, frames, heard) = decoded(&copy);
+            assert_eq!(info.container, "matroska,webm");
+            // The sound goes along untouched.
+            assert_eq!(heard.len() / 160, sound.len() / 160, "{family:?}");
+            let codec = info.streams.iter().find(|s| s.width.is_some()).unwrap().codec.clone();
+            (codec, frames)
+        };
+        let (fine, rough) = (degrade(Family::H264, 15.0), degrade(Family::H264, 48.0));
+        assert_eq!((fine.0.as_str(), fine.1.len()), ("h264", before.len()));
+        assert_eq!((fine.1[3].width, fine.1[3].height), (160, 120));
+        assert!(detail(&rough.1[9]) < 0.8 * detail(&fine.1[9]));
+        assert_eq!(degrade(Family::Hevc, 40.0).0, "hevc");
+        let small = degrade(Family::Resize, 0.5).1;
+        assert_eq!((small[0].width, small[0].height), (80, 60));
+        assert!(detail(&degrade(Family::Blur, 3.0).1[9]) < 0.6 * detail(&before[9]));
+        assert!(detail(&degrade(Family::Noise, 20.0).1[9]) > 1.5 * detail(&before[9]));
+        let slow = degrade(Family::FrameRate, 5.0).1;
+        assert!((6..=9).contains(&slow.len()), "{}", slow.len());
+        // Slower than that already: not made faster.
+        assert_eq!(degrade(Family::FrameRate, 50.0).1.len(), before.len());
+
+        let copy = bench.degrade(Family::WhiteNoise, Some(0.0), &clip, Media::Video).unwrap();
+        let (_, frames, heard) = decoded(&copy);
+        assert_eq!(frames.len(), before.len());
+        assert!(frames[4].rgb == before[4].rgb, "the pictures are as they were");
+        let power = |s: &[f32]| s.iter().map(|s| f64::from(s * s)).sum::<f64>() / s.len() as f64;
+        assert!(power(&heard) > 1.2 * power(&sound), "{} {}", power(&heard), power(&sound));
+    }
+
+    #[test]
+    fn pictures() {
+        let bench = Bench::new();
+        let photo = bench.path("photo.png");
+        make_media(&["-f", "lavfi", "-i", "testsrc2=size=161x121", "-frames:v", "1"], &photo);
+        let before = decoded(&photo).1.remove(0);
+        let degrade = |family, value| {
+            let copy = bench.degrade(family, Some(value), &photo, Media::Picture).unwrap();
+            let bytes = std::fs::metadata(&copy).unwrap().len();
+            (decoded(&copy).1.remove(0), bytes)
+        };
+        let (fine, rough) = (degrade(Family::Jpeg, 95.0), degrade(Family::Jpeg, 10.0));
+        assert_eq!((fine.0.width, fine.0.height), (161, 121));
+        assert!(rough.1 * 3 < fine.1, "{} {}", rough.1, fine.1);
+        let small = degrade(Family::Resize, 0.5).0;
+        assert_eq!((small.width, small.height), (80, 60));
+        assert!(detail(&degrade(Family::Blur, 2.0).0) < 0.7 * detail(&before));
+        assert!(detail(&degrade(Family::Noise, 20.0).0) > 1.5 * detail(&before));
+        let fault = bench.degrade(Family::Jpeg, Some(50.0), &bench.path("no"), Media::Picture);
+        assert_eq!(fault.unwrap_err().code, "unreadable");
+    }
+
+    #[test]
+    fn sound() {
+        let bench = Bench::new();
+        let speech = bench.path("speech.flac");
+        let sweep = "aevalsrc=0.2*sin(2*PI*(200*t+900*t*t))|0.1*sin(2*PI*300*t):s=22050:d=3";
+        make_media(&["-f", "lavfi", "-i", sweep], &speech);
+        let (_, _, before) = decoded(&speech);
+        // The sweep passes 3.8 kHz at 2 s.
+        let energy = |s: &[f32], from: f64| {
+            let part = &s[(from * 16_000.0) as usize..][..8_000];
+            part.iter().map(|s| f64::from(s * s)).sum::<f64>()
+        };
+        for (family, value) in [
+            (Family::Mp3, Some(32.0)),
+            (Family::Aac, Some(32.0)),
+            (Family::Opus, Some(16.0)),
+            (Family::Telephone, None),
+            (Family::Reverb, Some(0.4)),
+            (Family::WhiteNoise, Some(10.0)),
+            (Family::Babble, Some(10.0)),
+        ] {
+            let copy = bench.degrade(family, value, &speech, Media::Audio).unwrap();
+            let (info, _, after) = decoded(&copy);
+            let stream = &info.streams[0];
+            assert_eq!(stream.codec, "pcm_s16le");
+            assert_eq!(
+                (stream.sample_rate, stream.channels),
+                (Some(22_050), Some(2)),
+                "{family:?}"
+            );
+            let longer = after.len() as f64 / before.len() as f64;
+            assert!((0.97..1.1).contains(&longer), "{family:?} {longer}");
+            let kept = energy(&after, 0.5) / energy(&before, 0.5);
+            assert!((0.3..2.0).contains(&kept), "{family:?} {kept}");
+            let high = energy(&after, 2.4) / energy(&before, 2.4);
+            if family == Family::Telephone {
+                assert!(high < 0.5, "{high}");
+            }
+        }
+        let silent = bench.path("silent.mp4");
+        make_media(&["-f", "lavfi", "-i", "testsrc2=size=64x48:duration=0.2"], &silent);
+        let fault = bench.degrade(Family::Mp3, Some(64.0), &silent, Media::Audio).unwrap_err();
+        assert_eq!(fault.code, "no_audio");
+        assert!(fault.message.contains("silent.mp4"), "{}", fault.message);
+        let broken = bench.path("broken.wav");
+        std::fs::write(&broken, [b'x'; 4000]).unwrap();
+        let fault = bench.degrade(Family::Reverb, Some(0.5), &broken, Media::Audio).unwrap_err();
+        assert_eq!(fault.code, "unrecognised");
+    }
+
+    #[test]
+    fn a_stopped_maker_makes_nothing() {
+        let bench = Bench::new();
+        let photo = bench.path("photo.png");
+        make_media(&["-f", "lavfi", "-i", "testsrc2=size=64x48", "-frames:v", "1"], &photo);
+        let stop = AtomicBool::new(true);
+        let maker = Maker { ffmpeg: &bench.ffmpeg, seed: 7, stop: &stop };
+        let original = Original { path: &photo, id: "a", media: Media::Picture };
+        let degradation = Degradation { family: Family::Blur, value: Some(1.0) };
+        assert_eq!(degradation.make(original, bench.dir.path(), "x", &maker), Ok(None));
+    }
+}
