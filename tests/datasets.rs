@@ -218,6 +218,12 @@ fn wrong_rows_of_an_index_are_named_with_their_line() {
         let said = folder.refused(None);
         assert!(said.contains(expected), "{new}: {said}");
     }
+    // Where the root has none, the index beside the manifest is taken.
+    let media = Folder::new();
+    media.media(&["a/1.wav", "a/2.wav", "b/3.wav", "b/4.wav"]);
+    let request = Request { root: Some(media.path("")), ..folder.request(None) };
+    folder.write("index.csv", &whole);
+    assert_eq!(load(&request).unwrap().items.len(), 4);
     folder.write("index.csv", whole.lines().next().unwrap());
     assert!(folder.refused(None).contains("no items under"));
     folder.write("index.csv", &whole);

@@ -202,13 +202,18 @@ impl Report<'_> {
             let Some(auc) = value(level, "auc").filter(|auc| *auc < 0.5) else { continue };
             // Degraded copies of a detector that is right on clean ones are worse, not turned round.
             if cell.degradation == CLEAN {
+                let clear = matches!(
+                    entry(level, "auc").and_then(|e| e.interval.as_ref()),
+                    Some(Ok(interval)) if interval.high < 0.5
+                );
                 loud.push(format!(
                     "<strong>{} on {}: AUC {auc:.3} is below 0.5. The sign of its scores may be \
-                     wrong.</strong> They were read as {}; the other direction would give {:.3}.",
+                     wrong.</strong> They were read as {}; the other direction would give {:.3}.{}",
                     escape(&cell.detector),
                     escape(&cell.data_set),
                     self.detector(&cell.detector).map_or("", |d| direction(d.direction)),
-                    1.0 - auc
+                    1.0 - auc,
+                    if clear { "" } else { " With these few files it may be chance, too." }
                 ));
             }
         }
@@ -912,7 +917,7 @@ fn thousands(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
     for (i, c) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i) % 3 == 0 {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push('\u{202F}');
         }
         out.push(c);

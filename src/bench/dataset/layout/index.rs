@@ -14,7 +14,13 @@ pub fn list(
     columns: &Columns,
     fake_label: Option<String>,
 ) -> Result<Listing, DatasetError> {
-    let path = set.first("the index", &[index.to_owned()])?;
+    // Whoever may not write into the set's folder keeps the index with the manifest.
+    let beside = set.manifest.path.with_file_name(index);
+    let in_root = set.first("the index", &[index.to_owned()]);
+    let path = match in_root {
+        Err(_) if beside.is_file() => beside,
+        other => other?,
+    };
     let mut listing = Listing { has_periods: columns.periods.is_some(), ..Listing::default() };
     let list = listing.list(&path);
     let mut labels = Labels::words(fake_label);
