@@ -537,10 +537,15 @@ fn the_program_imports_and_scores_faces() {
     for (args, words) in [
         (["--detector", "voice-clone", "--network", "meso4"], "no published voice-clone network"),
         (["--detector", "face-swap", "--network", "yunet"], "no published face-swap network"),
+        (["--detector", "label-strip", "--network", "meso4"], "face-swap or voice-clone only"),
     ] {
         let file = file.to_str().unwrap();
         let output = veriscope(&[&["score", "--list", file], &args[..]].concat(), &home);
         assert_eq!(output.status.code(), Some(2), "{args:?}: {}", stderr(&output));
         assert!(stderr(&output).contains(words), "{}", stderr(&output));
     }
+    let tier = [&score[..], &[file.to_str().unwrap(), "--tier", "fast"]].concat();
+    let tier = veriscope(&tier, &home);
+    assert_eq!(tier.status.code(), Some(2), "{}", stderr(&tier));
+    assert!(stderr(&tier).contains("--tier is"), "{}", stderr(&tier));
 }

@@ -83,6 +83,10 @@ fn score(args: &ScoreArgs) -> Result<u8, String> {
         complain("--network goes with --detector face-swap or voice-clone only");
         return Ok(EXIT_USAGE);
     }
+    if args.network.is_some() && args.tier.is_some() {
+        complain("--tier is a choice among our networks; --network names another");
+        return Ok(EXIT_USAGE);
+    }
     if args.network.is_some() && matches!(args.device, DeviceChoice::Cuda(_)) {
         complain("--network: published networks run on the CPU only");
         return Ok(EXIT_USAGE);

@@ -212,17 +212,17 @@ impl Walk<'_> {
         let header = self.file.header(address)?;
         match header.group {
             Some((tree, heap)) if depth < MAX_DEPTH => self.tree(tree, heap, None, path, depth),
-            Some(_) => Err(format!("{path}: groups in groups, over {MAX_DEPTH}")),
+            Some(_) => Err(format!("/{path}: groups in groups, over {MAX_DEPTH}")),
             None if header.is_new_group => {
-                Err(format!("{path}: a group as HDF5 writes it since 1.8; Keras does not"))
+                Err(format!("/{path}: a group as HDF5 writes it since 1.8; Keras does not"))
             }
             None if header.layout.is_some() && !path.is_empty() => {
                 match self.found.insert(path.to_owned(), address) {
                     None => Ok(()),
-                    Some(_) => Err(format!("{path}: is there twice")),
+                    Some(_) => Err(format!("/{path}: is there twice")),
                 }
             }
-            None => Err(format!("{path}: neither a group nor a data set")),
+            None => Err(format!("/{path}: neither a group nor a data set")),
         }
     }
 
@@ -238,10 +238,10 @@ impl Walk<'_> {
         self.count()?;
         let head = self.file.take(address, 24)?;
         if !head.starts_with(b"TREE") || head[4] != 0 {
-            return Err(format!("{path}: no tree of names at {address}"));
+            return Err(format!("/{path}: no tree of names at {address}"));
         }
         if level.is_some_and(|level| level != head[5]) {
-            return Err(format!("{path}: a node of level {} at {address}", head[5]));
+            return Err(format!("/{path}: a node of level {} at {address}", head[5]));
         }
         let children = usize::from(u16_at(head, 6)?);
         // Key, child, key, child, …, key.
@@ -261,7 +261,7 @@ impl Walk<'_> {
         self.count()?;
         let head = self.file.take(address, 8)?;
         if !head.starts_with(b"SNOD") {
-            return Err(format!("{path}: no table of names at {address}"));
+            return Err(format!("/{path}: no table of names at {address}"));
         }
         let entries = usize::from(u16_at(head, 6)?);
         let body = self.file.take(address + 8, entries * 40)?;
@@ -269,7 +269,7 @@ impl Walk<'_> {
             let name = self.file.name(heap, u64_at(entry, 0)?)?;
             let path = if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") };
             if u32_at(entry, 16)? == 2 {
-                return Err(format!("{path}: a symbolic link"));
+                return Err(format!("/{path}: a symbolic link"));
             }
             self.group(u64_at(entry, 8)?, &path, depth + 1)?;
         }

@@ -11,6 +11,7 @@
 
 mod flv;
 mod gif;
+mod heif;
 mod id3;
 mod jpeg;
 mod json;
@@ -423,6 +424,7 @@ fn plan(
         "ogg" => xiph::ogg(input, change),
         "flv" => flv::plan(input, change),
         "mp4" => mp4::plan(input, change),
+        "heif" => heif::plan(input, change),
         "mp3" => id3::plan(input, change),
         _ => return None,
     })

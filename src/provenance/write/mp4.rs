@@ -15,11 +15,11 @@ const DAMAGED: &str = "a box in its moov does not fit into what holds it";
 
 /// A box of a file or in a buffer.
 #[derive(Clone, Copy)]
-struct Atom {
-    kind: [u8; 4],
-    at: u64,
-    body: u64,
-    end: u64,
+pub(super) struct Atom {
+    pub(super) kind: [u8; 4],
+    pub(super) at: u64,
+    pub(super) body: u64,
+    pub(super) end: u64,
 }
 
 impl Atom {
@@ -37,15 +37,15 @@ impl Atom {
 
 /// A box in a buffer.
 #[derive(Clone, Copy)]
-struct Inner {
-    kind: [u8; 4],
-    at: usize,
-    body: usize,
-    end: usize,
+pub(super) struct Inner {
+    pub(super) kind: [u8; 4],
+    pub(super) at: usize,
+    pub(super) body: usize,
+    pub(super) end: usize,
 }
 
 /// The boxes from `start` to `end` of a buffer. QuickTime ends lists with four zero bytes.
-fn inside(bytes: &[u8], start: usize, end: usize) -> Result<Vec<Inner>, Refusal> {
+pub(super) fn inside(bytes: &[u8], start: usize, end: usize) -> Result<Vec<Inner>, Refusal> {
     let mut found = Vec::new();
     let mut at = start;
     while end.saturating_sub(at) >= 8 {
@@ -136,7 +136,7 @@ fn packet(
     Err(elsewhere())
 }
 
-fn top(input: &mut Input<'_>) -> Result<Vec<Atom>, Refusal> {
+pub(super) fn top(input: &mut Input<'_>) -> Result<Vec<Atom>, Refusal> {
     let mut found: Vec<Atom> = Vec::new();
     let (mut at, end) = (0, input.len());
     while end - at >= 8 {
