@@ -1,6 +1,6 @@
 //! All metrics of one score file, with their bootstrap intervals.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::metrics::bootstrap::{self, Interval, Units, dot_by_sign, resample};
 use super::metrics::calibration::{Bin, Probabilities};
@@ -8,13 +8,13 @@ use super::metrics::detection_cost::{self, ASVSPOOF5, bits};
 use super::metrics::localization::{AP_IOUS, AR_PROPOSALS, Localization, Located1d};
 use super::metrics::selective::{RiskAt, Selective};
 use super::metrics::tandem::{self, ASVSPOOF5_ADCF, AsvRates, SasvTrials};
-use super::metrics::{Absent, AbsentCode, Metric, Ranked, Sweep, metric_json, operating, ranking};
+use super::metrics::{Absent, AbsentCode, Metric, Ranked, Sweep, operating, ranking};
 
 /// Points of the risk–coverage curve.
 const COVERAGES: usize = 100;
 
 /// What scores are, which decides what may be computed from them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scale {
     /// Any number; only its order has a meaning.
@@ -39,10 +39,9 @@ pub struct Options {
 }
 
 /// One metric.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
     pub name: String,
-    #[serde(with = "metric_json")]
     pub value: Metric,
     /// Absent with the value's own reason where there is no value; None: no rounds were asked for.
     pub interval: Option<Metric<Interval>>,

@@ -1,6 +1,10 @@
-//! `veriscope bench`: judging any detector by its scores. Knows no network and no media.
+//! `veriscope bench`: judging any detector by its scores, and the runs that make the scores.
 
+pub mod dataset;
 pub mod evaluate;
+pub mod hints;
 pub mod metrics;
 pub mod output;
 pub mod protocol;
+pub mod report;
+pub mod run;

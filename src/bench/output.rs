@@ -1,7 +1,9 @@
 //! What `veriscope bench metrics` prints: one JSON object, described in `docs/bench.md`.
 
+use std::collections::BTreeMap;
+
 use serde::ser::SerializeMap as _;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::evaluate::{Entry, Evaluation, Scale};
 use super::metrics::bootstrap::{Interval, LEVEL};
@@ -40,7 +42,7 @@ pub struct Output {
     pub hints: Vec<String>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Bootstrap {
     pub rounds: u32,
     pub seed: u64,
@@ -54,7 +56,7 @@ impl Bootstrap {
 }
 
 /// Metrics of one level: frames, videos, files, trials. Never mixed.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Level {
     pub level: String,
     pub counts: Counts,
@@ -63,9 +65,9 @@ pub struct Level {
     pub metrics: Entries,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub thresholds: Option<Thresholds>,
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "some_metric")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "some_metric")]
     pub reliability: Option<Metric<Vec<Bin>>>,
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "some_metric")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "some_metric")]
     pub risk_coverage: Option<Metric<Vec<RiskAt>>>,
 }
 
@@ -81,7 +83,7 @@ impl Level {
         let thresholds = evaluation
             .thresholds
             .into_iter()
-            .map(|(name, threshold)| (name, threshold.map(|t| reading.turn(t))));
+            .map(|(name, threshold)| (name.to_owned(), threshold.map(|t| reading.turn(t))));
         Self {
             level: level.to_owned(),
             counts,
@@ -100,7 +102,7 @@ impl Level {
 }
 
 /// How many there are.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Counts {
     Classes { fake: u64, real: u64, distinct_scores: u64 },
@@ -108,14 +110,14 @@ pub enum Counts {
     Located { files: u64, stretches: u64, proposals: u64 },
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drawn {
     pub kind: String,
     pub count: u64,
 }
 
 /// Metrics by name: `{"value": …, "low": …, "high": …}` or `{"absent": …}`.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Entries(pub Vec<Entry>);
 
 impl Serialize for Entries {
@@ -157,9 +159,40 @@ impl<'a> Shown<'a> {
     }
 }
 
+/// The same without an order: names come back sorted.
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Read {
+            Absent { absent: Absent },
+            Interval { value: f64, low: f64, high: f64 },
+            NoInterval { value: f64, interval: Missing },
+            Value { value: f64 },
+        }
+        #[derive(Deserialize)]
+        struct Missing {
+            absent: Absent,
+        }
+        let read = BTreeMap::<String, Read>::deserialize(deserializer)?;
+        let entry = |(name, read)| {
+            let (value, interval) = match read {
+                Read::Absent { absent } => (Err(absent.clone()), Some(Err(absent))),
+                Read::Interval { value, low, high } => {
+                    (Ok(value), Some(Ok(Interval { low, high })))
+                }
+                Read::NoInterval { value, interval } => (Ok(value), Some(Err(interval.absent))),
+                Read::Value { value } => (Ok(value), None),
+            };
+            Entry { name, value, interval }
+        };
+        Ok(Self(read.into_iter().map(entry).collect()))
+    }
+}
+
 /// Thresholds by name, in the file's direction.
-#[derive(Debug)]
-pub struct Thresholds(pub Vec<(&'static str, Metric)>);
+#[derive(Debug, Clone, PartialEq)]
+pub struct Thresholds(pub Vec<(String, Metric)>);
 
 #[derive(Serialize)]
 struct Whole<'a, T: Serialize>(#[serde(with = "metric_json")] &'a Metric<T>);
@@ -174,13 +207,36 @@ impl Serialize for Thresholds {
     }
 }
 
-fn some_metric<T: Serialize, S: Serializer>(
-    metric: &Option<Metric<T>>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    match metric {
-        Some(metric) => metric_json::serialize(metric, serializer),
-        None => serializer.serialize_none(),
+#[derive(Deserialize)]
+struct Owned<T>(
+    #[serde(with = "metric_json", bound(deserialize = "T: Deserialize<'de>"))] Metric<T>,
+);
+
+impl<'de> Deserialize<'de> for Thresholds {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let read = BTreeMap::<String, Owned<f64>>::deserialize(deserializer)?;
+        Ok(Self(read.into_iter().map(|(name, Owned(threshold))| (name, threshold)).collect()))
+    }
+}
+
+mod some_metric {
+    use super::*;
+
+    pub(super) fn serialize<T: Serialize, S: Serializer>(
+        metric: &Option<Metric<T>>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match metric {
+            Some(metric) => metric_json::serialize(metric, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Metric<T>>, D::Error> {
+        let read = Option::<Owned<T>>::deserialize(deserializer)?;
+        Ok(read.map(|Owned(metric)| metric))
     }
 }
 

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{EXIT_OK, EXIT_USAGE, complain, fail};
+use super::{EXIT_OK, EXIT_USAGE, bench_run, complain, fail};
 use crate::bench::evaluate::{self, Scale, evaluate, evaluate_localization, evaluate_sasv};
+use crate::bench::hints::{Setting, hints};
 use crate::bench::metrics::bootstrap::Units;
 use crate::bench::metrics::localization::Localization;
 use crate::bench::metrics::tandem::{AsvRates, SasvClass, SasvTrials, asv_rates};
@@ -24,6 +25,7 @@ pub struct BenchArgs {
 #[derive(Debug, Subcommand)]
 enum BenchCommand {
     Metrics(Box<MetricsArgs>),
+    Run(bench_run::RunArgs),
 }
 
 /// Compute metrics over a score file and print them as JSON
@@ -166,7 +168,10 @@ fn positive(text: &str) -> Result<f32, String> {
 }
 
 pub fn run(args: &BenchArgs) -> u8 {
-    let BenchCommand::Metrics(args) = &args.command;
+    let args = match &args.command {
+        BenchCommand::Metrics(args) => args,
+        BenchCommand::Run(args) => return bench_run::run(args),
+    };
     let output = match args.misused() {
         Some(usage) => {
             complain(&usage);
@@ -368,7 +373,9 @@ fn detection(args: &MetricsArgs) -> Result<Output, String> {
             distinct_scores: ranked.distinct() as u64,
         };
         let level = Level::of(name, counts, drawn(&units, kind), evaluation, reading);
-        output.hints.extend(hints(&level, args, &ranked));
+        let file = args.scores.display().to_string();
+        let setting = Setting::Argument;
+        output.hints.extend(hints(&file, &level, &ranked, reading, args.rounds, setting));
         output.levels.push(level);
     }
     let Some((level, trials)) = levels.into_iter().next_back() else { return Ok(output) };
@@ -407,49 +414,6 @@ fn verifier(path: &Path) -> Result<AsvRates, String> {
     let asv = table::read_asv(path).map_err(|e| e.to_string())?;
     asv_rates(&asv.targets, &asv.nontargets, &asv.spoofs)
         .map_err(|absent| format!("{}: {absent}", path.display()))
-}
-
-/// What people should look at.
-fn hints(level: &Level, args: &MetricsArgs, ranked: &Ranked) -> Vec<String> {
-    let mut hints = Vec::new();
-    let file = args.scores.display();
-    let reading = args.reading();
-    if let Some(auc) = level.value("auc").filter(|auc| *auc < 0.5) {
-        let (read, other) = match reading.direction {
-            Direction::HigherIsFake => ("higher-is-fake", "higher-is-real"),
-            Direction::HigherIsReal => ("higher-is-real", "higher-is-fake"),
-        };
-        hints.push(format!(
-            "{file}: AUC {auc:.4} at {} level is BELOW 0.5: THE SIGN MAY BE WRONG. Scores were read \
-             as {read}; --direction {other} would give {:.4}",
-            level.level,
-            1.0 - auc
-        ));
-    }
-    let scores = ranked.scores();
-    if reading.scale == Scale::Raw
-        && reading.direction == Direction::HigherIsFake
-        && let (Some(high), Some(low)) = (scores.first(), scores.last())
-        && *low >= 0.0
-        && *high <= 1.0
-    {
-        hints.push(format!(
-            "{file}: all scores lie between 0 and 1; if they are probabilities, --scale probability \
-             gives Brier score, ECE, Cllr and actDCF too"
-        ));
-    }
-    if ranked.distinct() == 2 {
-        hints.push(format!(
-            "{file}: only two different scores: these look like decisions; curves and EER say little"
-        ));
-    }
-    if args.rounds > 0 && level.units.count < 20 {
-        hints.push(format!(
-            "{file}: intervals rest on {} draws of kind '{}' only",
-            level.units.count, level.units.kind
-        ));
-    }
-    hints
 }
 
 fn versus(

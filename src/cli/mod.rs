@@ -7,7 +7,9 @@ use clap::{ArgAction, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 mod bench;
+mod bench_run;
 mod c2pa_worker;
+mod datasets;
 mod doctor;
 mod inputs;
 mod inspect;
@@ -16,6 +18,7 @@ mod progress;
 mod scan;
 mod score;
 mod session;
+mod signals;
 mod weights;
 
 /// Everything was done.
@@ -48,6 +51,7 @@ enum Command {
     Score(score::ScoreArgs),
     Label(label::LabelArgs),
     Bench(bench::BenchArgs),
+    Datasets(datasets::DatasetsArgs),
     Weights(weights::WeightsArgs),
     Doctor(doctor::DoctorArgs),
     /// Print the JSON Schema of the report (one JSONL line of scan)
@@ -68,6 +72,7 @@ pub fn main() -> ExitCode {
         Command::Score(args) => score::run(&args),
         Command::Label(args) => label::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Datasets(args) => datasets::run(&args),
         Command::Weights(args) => weights::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Schema => print(crate::report::SCHEMA, EXIT_OK),

@@ -41,6 +41,73 @@ impl Write for Stderr {
     }
 }
 
+/// The bar on a terminal's stderr; nothing elsewhere.
+fn bar(length: u64) -> Option<ProgressBar> {
+    io::stderr().is_terminal().then(|| {
+        let bar = BAR.get_or_init(|| ProgressBar::new(length.max(1)));
+        // The template is fixed; an unparsable one would leave the default style.
+        if let Ok(style) = ProgressStyle::with_template("{spinner} [{bar:24}] {wide_msg}") {
+            bar.set_style(style.progress_chars("█▌░"));
+        }
+        bar.enable_steady_tick(Duration::from_millis(250));
+        bar.clone()
+    })
+}
+
+/// How many of many equal steps are done.
+pub struct Steps {
+    bar: Option<ProgressBar>,
+    all: u64,
+    /// Done before this began.
+    before: u64,
+    done: u64,
+    started: Instant,
+}
+
+impl Steps {
+    /// Shows a bar where stderr is a terminal, nothing elsewhere.
+    pub fn new(all: u64, done: u64) -> Self {
+        let steps = Self { bar: bar(all), all, before: done, done, started: Instant::now() };
+        steps.show("");
+        steps
+    }
+
+    /// One more; `of` says of what.
+    pub fn step(&mut self, of: &str) {
+        self.done += 1;
+        self.show(of);
+    }
+
+    pub fn clear(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn show(&self, of: &str) {
+        let Some(bar) = &self.bar else { return };
+        bar.set_position(self.done);
+        bar.set_message(self.message(of, self.started.elapsed()));
+    }
+
+    fn message(&self, of: &str, elapsed: Duration) -> String {
+        let mut message = format!("{}/{}", self.done, self.all);
+        let (here, seconds) = (self.done - self.before, elapsed.as_secs_f64());
+        if here > 0 && seconds >= 1.0 {
+            message += &left((self.all - self.done) as f64 * seconds / here as f64);
+        }
+        if !of.is_empty() {
+            message += &format!("  {of}");
+        }
+        message
+    }
+}
+
+fn left(seconds: f64) -> String {
+    let s = seconds.min(359_999.0 * 10.0) as u64;
+    format!(", {}:{:02}:{:02} left", s / 3600, s / 60 % 60, s % 60)
+}
+
 /// How far a scan is. Work is measured in bytes of the files, because their lengths in time are
 /// known only once they are opened.
 pub struct Progress {
@@ -66,17 +133,8 @@ struct InWork {
 impl Progress {
     /// Shows a bar where stderr is a terminal, nothing elsewhere.
     pub fn new(files: usize, bytes: u64) -> Self {
-        let bar = io::stderr().is_terminal().then(|| {
-            let bar = BAR.get_or_init(|| ProgressBar::new(bytes.max(1)));
-            // The template is fixed; an unparsable one would leave the default style.
-            if let Ok(style) = ProgressStyle::with_template("{spinner} [{bar:24}] {wide_msg}") {
-                bar.set_style(style.progress_chars("█▌░"));
-            }
-            bar.enable_steady_tick(Duration::from_millis(250));
-            bar.clone()
-        });
         let progress = Self {
-            bar,
+            bar: bar(bytes),
             files,
             files_done: 0,
             bytes,
@@ -134,9 +192,7 @@ impl Progress {
         let scanned = self.bytes_scanned as f64 + part;
         let left = (self.bytes.saturating_sub(self.bytes_done) as f64 - part).max(0.0);
         if scanned > 0.0 && seconds >= 1.0 {
-            let left_s = (left * seconds / scanned).min(359_999.0 * 10.0) as u64;
-            message +=
-                &format!(", {}:{:02}:{:02} left", left_s / 3600, left_s / 60 % 60, left_s % 60);
+            message += &self::left(left * seconds / scanned);
         }
         Shown { position: self.bytes_done.saturating_add(part as u64), message }
     }
@@ -159,6 +215,15 @@ impl InWork {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_time_left_counts_this_runs_steps_only() {
+        let started = Instant::now();
+        let mut steps = Steps { bar: None, all: 100, before: 40, done: 40, started };
+        assert_eq!(steps.message("", Duration::from_secs(9)), "40/100");
+        steps.done = 50;
+        assert_eq!(steps.message("a", Duration::from_secs(10)), "50/100, 0:00:50 left  a");
+    }
 
     #[test]
     fn speed_and_time_left_count_scanned_files_only() {

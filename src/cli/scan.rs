@@ -2,13 +2,12 @@
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, ValueEnum};
 
 use super::session::{Outcome, Session};
+use super::signals::Signals;
 use super::{EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_PIPE, complain, fail, inputs};
 use crate::detect::Tier;
 use crate::engine::{DeviceChoice, Engine, ScanOptions};
@@ -294,7 +293,7 @@ fn scan(mut plan: Plan) -> Result<u8, String> {
         let n = outcome.totals.not_media;
         complain(&format!("{n} files in folders skipped: not media (-v names them)"));
     }
-    Ok(exit_code(&outcome, signals.caught.load(Ordering::SeqCst)))
+    Ok(exit_code(&outcome, signals.caught()))
 }
 
 fn exit_code(outcome: &Outcome, interrupted: bool) -> u8 {
@@ -308,28 +307,6 @@ fn exit_code(outcome: &Outcome, interrupted: bool) -> u8 {
         EXIT_FAILED
     } else {
         EXIT_OK
-    }
-}
-
-/// Ctrl-C and SIGTERM: the first ends the scan, the second the program.
-struct Signals {
-    stop: Arc<AtomicBool>,
-    caught: Arc<AtomicBool>,
-}
-
-impl Signals {
-    fn catch() -> Result<Self, String> {
-        let signals = Self { stop: Arc::default(), caught: Arc::default() };
-        let (stop, caught) = (signals.stop.clone(), signals.caught.clone());
-        ctrlc::set_handler(move || {
-            stop.store(true, Ordering::SeqCst);
-            if caught.swap(true, Ordering::SeqCst) {
-                std::process::exit(EXIT_INTERRUPTED.into());
-            }
-            complain("stopping; what is finished is kept. Once more to quit at once");
-        })
-        .map_err(|e| format!("signals cannot be caught: {e}"))?;
-        Ok(signals)
     }
 }
 

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 
@@ -134,6 +135,7 @@ fn score(args: &ScoreArgs) -> Result<u8, String> {
 
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut failed = false;
+    let stop = AtomicBool::new(false);
     let mut written = writeln!(out, "path\tscore\tprobability\treasons");
     let mut sink = |path: &Path, row: Scored| {
         if let Some(error) = &row.error {
@@ -145,13 +147,18 @@ fn score(args: &ScoreArgs) -> Result<u8, String> {
         }
         match written {
             Ok(()) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
+            Err(_) => {
+                stop.store(true, Ordering::Relaxed);
+                ControlFlow::Break(())
+            }
         }
     };
     match judge {
-        Judge::Ours(engine) => engine.score(&paths, args.detector, args.precropped, &mut sink),
+        Judge::Ours(engine) => {
+            engine.score(&paths, args.detector, args.precropped, &stop, &mut sink);
+        }
         Judge::Voices(network) => score_imported(&network, &paths, &mut sink),
-        Judge::Faces(engine) => engine.score(&paths, args.precropped, &mut sink),
+        Judge::Faces(engine) => engine.score(&paths, args.precropped, &stop, &mut sink),
     }
     match written.and_then(|()| out.flush()) {
         Ok(()) if failed => Ok(EXIT_FAILED),
@@ -209,11 +216,10 @@ mod tests {
             score: None,
             probability: None,
             reasons: vec![reason(ReasonCode::NoFace), reason(ReasonCode::NoFace)],
-            error: None,
+            ..Scored::default()
         };
         assert_eq!(columns(&row), "\t\tno_face");
-        let row =
-            Scored { score: Some(-1.5), probability: Some(0.25), reasons: vec![], error: None };
+        let row = Scored { score: Some(-1.5), probability: Some(0.25), ..Scored::default() };
         assert_eq!(columns(&row), "-1.500000\t0.250000\t");
     }
 }

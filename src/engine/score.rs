@@ -7,6 +7,7 @@ use std::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc,
     },
+    time::{Duration, Instant},
 };
 
 use super::{Engine, EngineError, Observer, ScanOptions, job, owner};
@@ -15,10 +16,12 @@ use crate::{
     face::resample::Picture,
     media::{DecodeOptions, Event, Frame, Limits, MediaError, Source, StreamKind},
     models::weights::WeightStore,
-    report::{DetectorKind, Failure, Reason, ReasonCode, Report},
+    report::{
+        DetectorKind, Failure, Reason, ReasonCode, Report, SegmentVerdict, Track, WindowScore,
+    },
     verdict::{
         calibration::{Calibration, logit},
-        segments::{Rule, Window, pooled},
+        segments::{Rule, Stretch, Window, pooled},
     },
 };
 
@@ -26,7 +29,7 @@ use crate::{
 const PRECROPPED_JOBS: usize = 32;
 
 /// One file's row.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Scored {
     /// On the scale of the network's raw output; higher means fake. None where nothing was judged.
     pub score: Option<f32>,
@@ -36,12 +39,31 @@ pub struct Scored {
     pub reasons: Vec<Reason>,
     /// Why the file could not be read, wholly or in part.
     pub error: Option<Failure>,
+    /// Whether the interval around the probability holds the detector's threshold, so that it gives no
+    /// verdict. None where it has no such state.
+    pub undecided: Option<bool>,
+    /// What the score was pooled from, calibrated; empty where the detector looks at a file as a whole or
+    /// is not calibrated.
+    pub tracks: Vec<ScoredTrack>,
+    /// Stretches of time with their probability, start and end in milliseconds; empty where `tracks` is.
+    pub segments: Vec<(i64, i64, f32)>,
+    /// Wall time from opening the file to its score, other files in work beside it. None where files
+    /// are judged in batches.
+    pub elapsed: Option<Duration>,
+}
+
+/// One face or one speaker.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScoredTrack {
+    /// Its windows pooled as those of one stretch.
+    pub probability: f32,
+    pub windows: Vec<WindowScore>,
 }
 
 impl Scored {
     fn failed(code: &str, message: String) -> Self {
         let error = Some(Failure { code: code.to_owned(), message, time_ms: None });
-        Self { score: None, probability: None, reasons: Vec::new(), error }
+        Self { error, ..Self::default() }
     }
 }
 
@@ -53,34 +75,50 @@ impl Observer for Quiet {
 }
 
 impl Engine {
+    /// The probability from which on `detector`, which must be among the engine's, calls a window fake;
+    /// None for one without a network.
+    pub fn threshold(&self, detector: DetectorKind) -> Option<f32> {
+        let networks = self.networks();
+        let calibration = match detector {
+            DetectorKind::FaceSwap => networks.face_swap().map(FaceJudge::calibration),
+            DetectorKind::VoiceClone => networks.voice_clone().map(Detector::calibration),
+            DetectorKind::LabelStrip => None,
+        };
+        calibration.map(|c| c.threshold)
+    }
+
     /// Scores each file with `detector`, which must be among the engine's, and gives the rows to
     /// `sink` in the order of `paths`: the pooled score of the strongest track. `precropped`:
-    /// every picture already is one face framed as in training, and is scored as it is.
+    /// every picture already is one face framed as in training, and is scored as it is. Once `stop` is
+    /// set, by `sink` or by anybody, files in work are given up, and `sink` hears of no more.
     pub fn score(
         &self,
         paths: &[PathBuf],
         detector: DetectorKind,
         precropped: bool,
+        stop: &AtomicBool,
         sink: &mut dyn FnMut(&Path, Scored) -> ControlFlow<()>,
     ) {
         let (client, inbox) = owner::queue();
         let jobs = if precropped { PRECROPPED_JOBS } else { self.jobs() };
         let next = AtomicUsize::new(0);
-        let stop = AtomicBool::new(false);
+        let ended = AtomicBool::new(false);
         // Rows that are done early wait for their turn in `waiting`; they are small.
         let (send, receive) = mpsc::sync_channel::<(usize, Scored)>(jobs);
         std::thread::scope(|scope| {
             for _ in 0..jobs.min(paths.len()) {
-                let (client, send, next, stop) = (client.clone(), send.clone(), &next, &stop);
+                let (client, send, next, ended) = (client.clone(), send.clone(), &next, &ended);
                 scope.spawn(move || {
-                    while !stop.load(Ordering::Relaxed) {
+                    while !ended.load(Ordering::Relaxed) && !stop.load(Ordering::Relaxed) {
                         let i = next.fetch_add(1, Ordering::Relaxed);
                         let Some(path) = paths.get(i) else { return };
-                        let row = if precropped {
+                        let started = Instant::now();
+                        let mut row = if precropped {
                             self.score_crop(&client, path)
                         } else {
                             self.score_file(&client, path, detector, stop)
                         };
+                        row.elapsed = Some(started.elapsed());
                         if send.send((i, row)).is_err() {
                             return;
                         }
@@ -95,8 +133,8 @@ impl Engine {
             for (i, row) in receive {
                 waiting.insert(i, row);
                 while let Some(row) = waiting.remove(&turn) {
-                    if sink(&paths[turn], row).is_break() {
-                        stop.store(true, Ordering::Relaxed);
+                    if stop.load(Ordering::Relaxed) || sink(&paths[turn], row).is_break() {
+                        ended.store(true, Ordering::Relaxed);
                         return;
                     }
                     turn += 1;
@@ -138,7 +176,7 @@ impl Engine {
                         .filter(|_| detector.is_calibrated())
                         .map(|s| detector.calibration().probability(s.logit)),
                     reasons: strange.into_iter().collect(),
-                    error: None,
+                    ..Scored::default()
                 }
             }
             Err(e) => Scored::failed("inference_error", format!("{}: {e}", path.display())),
@@ -156,10 +194,9 @@ impl Engine {
             return Scored::failed("stopped", format!("{}: stopped", path.display()));
         };
         let mut row = Scored {
-            score: None,
-            probability: None,
             reasons: report.reasons.clone(),
             error: report.error.clone(),
+            ..Scored::default()
         };
         let (calibration, rule) = match detector {
             DetectorKind::FaceSwap => {
@@ -181,19 +218,36 @@ impl Engine {
             row.score = row.probability.map(logit);
             return row;
         };
-        let strongest = report
+        let pooled: Vec<(&Track, Stretch)> = report
             .tracks
             .iter()
             .filter_map(|track| Some((track, pool(track, &rule, &calibration)?)))
-            .max_by(|a, b| a.1.total_cmp(&b.1));
-        if let Some((track, probability)) = strongest {
-            let judge = self.networks().face_swap();
-            let calibrated = judge.is_none_or(FaceJudge::is_calibrated);
-            row.probability = calibrated.then_some(probability);
-            row.score = Some((logit(probability) - calibration.b) / calibration.a);
+            .collect();
+        // A published network's probabilities are none, and its score has no interval.
+        let calibrated = match detector {
+            DetectorKind::FaceSwap => {
+                self.networks().face_swap().is_none_or(FaceJudge::is_calibrated)
+            }
+            _ => true,
+        };
+        let strongest = pooled.iter().max_by(|a, b| a.1.probability.total_cmp(&b.1.probability));
+        if let Some((track, stretch)) = strongest {
+            row.probability = calibrated.then_some(stretch.probability);
+            row.score = Some((logit(stretch.probability) - calibration.b) / calibration.a);
+            row.undecided = calibrated.then_some(stretch.verdict == SegmentVerdict::Undetermined);
             row.reasons.extend(track.reasons.iter().cloned());
         } else {
             row.reasons.extend(report.tracks.iter().flat_map(|t| t.reasons.iter().cloned()));
+        }
+        let scored = |(track, stretch): &(&Track, Stretch)| ScoredTrack {
+            probability: stretch.probability,
+            windows: track.windows.clone(),
+        };
+        if calibrated {
+            row.tracks = pooled.iter().map(scored).collect();
+            let own = report.segments.iter().filter(|s| s.detector == detector);
+            row.segments =
+                own.filter_map(|s| Some((s.start_ms, s.end_ms, s.probability?))).collect();
         }
         row.reasons.sort();
         row.reasons.dedup();
@@ -227,9 +281,10 @@ impl ImportedFaces {
         &self,
         paths: &[PathBuf],
         precropped: bool,
+        stop: &AtomicBool,
         sink: &mut dyn FnMut(&Path, Scored) -> ControlFlow<()>,
     ) {
-        self.0.score(paths, DetectorKind::FaceSwap, precropped, sink);
+        self.0.score(paths, DetectorKind::FaceSwap, precropped, stop, sink);
     }
 }
 
@@ -242,7 +297,7 @@ pub fn score_imported(
     sink: &mut dyn FnMut(&Path, Scored) -> ControlFlow<()>,
 ) {
     for paths in paths.chunks(super::cores()) {
-        let sounds: Vec<Result<Sound, Scored>> = std::thread::scope(|scope| {
+        let sounds: Vec<Result<Sound, Box<Scored>>> = std::thread::scope(|scope| {
             let threads: Vec<_> = paths
                 .iter()
                 .map(|path| scope.spawn(|| first_sound(path, network.samples())))
@@ -250,7 +305,7 @@ pub fn score_imported(
             let joined = threads.into_iter().zip(paths).map(|(thread, path)| {
                 thread.join().unwrap_or_else(|_| {
                     let message = format!("{}: a defect in this program", path.display());
-                    Err(Scored::failed("internal_error", message))
+                    Err(Box::new(Scored::failed("internal_error", message)))
                 })
             });
             joined.collect()
@@ -259,7 +314,7 @@ pub fn score_imported(
             .into_iter()
             .map(|sound| match sound {
                 Ok(Sound { wave, row }) => (wave, row),
-                Err(row) => (Vec::new(), row),
+                Err(row) => (Vec::new(), *row),
             })
             .unzip();
         let scores = network.score(waves);
@@ -294,12 +349,12 @@ struct Sound {
 }
 
 /// At most `samples` of the first stream of sound, or a row that says why there are none.
-fn first_sound(path: &Path, samples: usize) -> Result<Sound, Scored> {
-    let failed = |e: MediaError| Scored::failed(e.code(), e.to_string());
+fn first_sound(path: &Path, samples: usize) -> Result<Sound, Box<Scored>> {
+    let failed = |e: MediaError| Box::new(Scored::failed(e.code(), e.to_string()));
     let source = Source::open(path, &Limits::default()).map_err(failed)?;
     let streams = &source.info().streams;
     let first = streams.iter().find(|s| s.kind == StreamKind::Audio).map(|s| s.index);
-    let mut row = Scored { score: None, probability: None, reasons: Vec::new(), error: None };
+    let mut row = Scored::default();
     let mut wave = Vec::new();
     let Some(first) = first else {
         let detail = "no sound in this file".to_owned();
@@ -333,7 +388,7 @@ fn first_sound(path: &Path, samples: usize) -> Result<Sound, Scored> {
 }
 
 /// A track's windows pooled as one stretch; all count alike here, those out of the domain too.
-fn pool(track: &crate::report::Track, rule: &Rule, calibration: &Calibration) -> Option<f32> {
+fn pool(track: &Track, rule: &Rule, calibration: &Calibration) -> Option<Stretch> {
     let windows: Vec<Window> = track
         .windows
         .iter()
@@ -345,11 +400,11 @@ fn pool(track: &crate::report::Track, rule: &Rule, calibration: &Calibration) ->
             distance: 0.0,
         })
         .collect();
-    pooled(&windows, rule, calibration).map(|s| s.probability)
+    pooled(&windows, rule, calibration)
 }
 
 /// The first picture, or the code and the message of why there is none.
-fn first_frame(path: &Path) -> Result<Frame, (&'static str, String)> {
+pub(crate) fn first_frame(path: &Path) -> Result<Frame, (&'static str, String)> {
     let failed = |e: MediaError| (e.code(), e.to_string());
     let source = Source::open(path, &Limits::default()).map_err(failed)?;
     let options = DecodeOptions { fps: 1.0, video: true, audio: false, threads: 1, hardware: None };

@@ -18,7 +18,7 @@ use libc::{c_char, c_int};
 
 /// FFmpeg's names of the containers and picture formats that are opened. A format that is not here
 /// (text, subtitles, playlists, raw samples, games' own formats, devices) counts as not recognised.
-pub(super) const FORMATS: &[&str] = &[
+pub(crate) const FORMATS: &[&str] = &[
     // Containers.
     "mov,mp4,m4a,3gp,3g2,mj2",
     "matroska,webm",

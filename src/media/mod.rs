@@ -13,6 +13,7 @@ mod still;
 
 use std::path::PathBuf;
 
+pub(crate) use io::FORMATS;
 pub use source::{MAX_AUDIO_STREAMS, Source};
 
 /// What a file holds, as its container and streams say.

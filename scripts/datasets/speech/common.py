@@ -16,6 +16,9 @@ import numpy as np
 import soundfile as sf
 from scipy.signal import resample_poly
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from manifest import require  # noqa: E402
+
 RATE = 16_000
 
 
@@ -25,6 +28,7 @@ def read_index(data: Path) -> list[dict]:
     A name stands more than once in spoof.tar (60 of them, other sound each
     time), so rows are matched to tar members by order of appearance.
     """
+    require("speech")
     rows = list(csv.DictReader((data / "index.csv").open(newline="", encoding="utf-8")))
     waves: dict[tuple[str, str], list[np.ndarray]] = {}
     for shard in sorted({r["shard"] for r in rows}):

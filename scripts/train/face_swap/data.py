@@ -18,6 +18,7 @@ Every batch is a pure function of (seed, step), which makes a run repeatable and
 
 import csv
 import subprocess
+import sys
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,9 @@ import torch
 from geometry import resize_axis, stretch
 from model import CELLS, MEAN, SIZE, STD
 from prepare import SIDE
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "datasets"))
+from manifest import require  # noqa: E402
 
 # Faces of UTKFace never trained on, for the false-alarm rate on people from elsewhere.
 UTK_HELD_OUT = 1000
@@ -62,6 +66,8 @@ class Faces:
 
 class Data:
     def __init__(self, data, work):
+        require("dfdc-faces")
+        require("utkface")
         folder = Path(data) / "faces"
         with open(folder / "dfdc.csv", newline="") as file:
             rows = list(csv.DictReader(file))

@@ -17,6 +17,7 @@ u8 [n, 4] (eraser, compression, source kind, family) and `made`, how many so far
 
 import argparse
 import csv
+import sys
 import time
 from pathlib import Path
 
@@ -25,6 +26,9 @@ import numpy as np
 
 import erasers
 import marks
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "datasets"))
+from manifest import require  # noqa: E402
 
 SIDE, STRIDE = 384, 8
 ERASED, MARK, UNKNOWN, UNCHANGED = 1, 2, 4, 8
@@ -46,6 +50,7 @@ KIND_SHARES = [0.5, 0.24, 0.09, 0.06, 0.11]
 
 class Sources:
     def __init__(self, work, split):
+        require("marks", split)
         self.folder, self.by_kind = Path(work) / "pictures", {kind: [] for kind in KINDS[:4]}
         with open(Path(work) / "pictures.tsv", encoding="utf-8") as rows:
             for row in csv.DictReader(rows, delimiter="\t", quoting=csv.QUOTE_NONE):

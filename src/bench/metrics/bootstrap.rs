@@ -4,7 +4,7 @@
 //! numbers come out on every run and with any number of threads.
 
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Absent, AbsentCode, Metric};
 
@@ -88,7 +88,7 @@ pub fn resample<S: Send, R: Send>(
 }
 
 /// A percentile interval.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
     pub low: f64,
     pub high: f64,
@@ -202,6 +202,11 @@ impl Random {
         s[2] ^= t;
         s[3] = s[3].rotate_left(45);
         result
+    }
+
+    /// A number from 0 to below 1.
+    pub(crate) fn uniform(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     /// A number below n; none is likelier than another by more than n / 2⁶⁴.

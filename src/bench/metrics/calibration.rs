@@ -1,6 +1,6 @@
 //! How far probabilities are from the truth: Brier score, expected calibration error, reliability.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::bootstrap::dot;
 use super::{Absent, AbsentCode, FAKE, Metric, Ranked, comparable};
@@ -21,7 +21,7 @@ pub struct Probabilities {
 }
 
 /// One bin of the reliability curve.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Bin {
     /// Probabilities above this, up to `to`; the lowest bin has 0 too.
     pub from: f64,

@@ -7,7 +7,7 @@
 //!
 //! Definitions and sources: `docs/bench.md`.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub mod bootstrap;
 pub mod calibration;
@@ -20,7 +20,7 @@ pub mod selective;
 pub mod tandem;
 
 /// Why a metric has no value. The codes are part of the JSON that `veriscope bench metrics` prints.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum AbsentCode {
@@ -55,7 +55,7 @@ pub enum AbsentCode {
 }
 
 /// A metric without a value, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{why}")]
 pub struct Absent {
     pub code: AbsentCode,
@@ -477,7 +477,7 @@ fn equal_error(fakes: u64, reals: u64, from: (u64, u64), to: (u64, u64)) -> (f64
 
 /// A metric in JSON: its value, or `{"absent": {"code": …, "why": …}}`.
 pub(crate) mod metric_json {
-    use serde::{Serialize, Serializer};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     use super::{Absent, Metric};
 
@@ -494,5 +494,21 @@ pub(crate) mod metric_json {
             Ok(value) => value.serialize(serializer),
             Err(absent) => Missing { absent }.serialize(serializer),
         }
+    }
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Read<T> {
+        Missing { absent: Absent },
+        Value(T),
+    }
+
+    pub(crate) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Metric<T>, D::Error> {
+        Ok(match Read::deserialize(deserializer)? {
+            Read::Missing { absent } => Err(absent),
+            Read::Value(value) => Ok(value),
+        })
     }
 }

@@ -1,7 +1,7 @@
 //! Operating points: equal error rates, true positives at few false alarms, fixed thresholds and
 //! thresholds that come from other data.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Absent, AbsentCode, Calls, Metric, RATES, Ranked, Sweep, comparable};
 
@@ -97,7 +97,7 @@ pub fn threshold_at(ranked: &Ranked, one_in: u64) -> Metric<f64> {
 }
 
 /// Rates at one threshold.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct AtThreshold {
     /// Right calls / all calls.
     pub accuracy: f64,
@@ -123,7 +123,7 @@ pub fn at_threshold(sweep: &Sweep, calls: Calls) -> Metric<AtThreshold> {
 }
 
 /// What a threshold that was fixed on other data does here.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Transfer {
     /// The score that was fixed, in this program's direction: higher means fake.
     pub threshold: f64,

@@ -1,12 +1,12 @@
 //! Whether two detectors differ, on the same trials: DeLong's test and the paired bootstrap.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::bootstrap::{self, Interval, Units, resample};
 use super::{Absent, AbsentCode, Metric, Ranked, Sweep, operating, ranking};
 
 /// DeLong's test of the difference between two AUCs.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct DeLong {
     pub auc_a: f64,
     pub auc_b: f64,
@@ -87,7 +87,7 @@ fn shares(ranked: &Ranked) -> Vec<f64> {
 }
 
 /// What the paired bootstrap says of one metric.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Difference {
     /// The metric of a minus that of b.
     pub difference: f64,
@@ -98,7 +98,7 @@ pub struct Difference {
 }
 
 /// Differences of AUC and of the hull's EER.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PairedBootstrap {
     #[serde(with = "super::metric_json")]
     pub auc: Metric<Difference>,

@@ -1,7 +1,7 @@
 //! Risk and coverage of a detector that may abstain: the nearer a score lies to the threshold, the
 //! sooner it abstains.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Metric, Ranked, comparable};
 
@@ -15,7 +15,7 @@ pub struct Selective {
 }
 
 /// One point of the risk–coverage curve.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct RiskAt {
     /// Share of trials that are answered.
     pub coverage: f64,

@@ -96,7 +96,7 @@ pub fn read(proposals: &Path, key: &Path, fps: f32) -> Result<Localized, ReadErr
     Ok(localized)
 }
 
-fn identity(file: &str) -> Option<&str> {
+pub(in crate::bench) fn identity(file: &str) -> Option<&str> {
     file.split(['/', '\\']).find(|folder| {
         folder
             .strip_prefix("id")

@@ -22,6 +22,22 @@ pub fn read(
     split: &str,
     reading: Reading,
 ) -> Result<Trials, ReadError> {
+    let (trials, first_missing) = frames(scores, key, split, reading)?;
+    trials.check(scores, first_missing)
+}
+
+/// The same without asking whether anything can be told apart by them; also what to say where too
+/// many videos have no score.
+///
+/// # Errors
+///
+/// As [`read`] besides that.
+pub fn frames(
+    scores: &Path,
+    key: Option<&Path>,
+    split: &str,
+    reading: Reading,
+) -> Result<(Trials, Option<ReadError>), ReadError> {
     let file: ScoreFile = parse(scores, ScoreSeed)?;
     let (rows, key) = match (file, key) {
         (ScoreFile::Arrays { pred, label, image }, None) => {
@@ -109,7 +125,7 @@ pub fn read(
         }
     }
     trials.groups = Some(groups);
-    trials.check(scores, first_missing)
+    Ok((trials, first_missing))
 }
 
 /// Pools frames: a video's score is the mean of its frames', as in DeepfakeBench.
@@ -138,7 +154,7 @@ pub fn videos(frames: &Trials) -> Trials {
 }
 
 /// The folder that a frame lies in, by its whole path: two data sets may have videos of one name.
-fn video(frame: &str) -> Option<&str> {
+pub(crate) fn video(frame: &str) -> Option<&str> {
     let (folder, _) = frame.rsplit_once(['/', '\\'])?;
     (!folder.is_empty()).then_some(folder)
 }

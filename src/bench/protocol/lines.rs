@@ -11,7 +11,7 @@ use super::{ReadCode, ReadError};
 /// A longer line is no score file's.
 const MAX_LINE: u64 = 1 << 16;
 
-pub(super) struct Lines {
+pub(in crate::bench) struct Lines {
     path: PathBuf,
     source: Box<dyn BufRead>,
     buffer: Vec<u8>,
@@ -19,7 +19,7 @@ pub(super) struct Lines {
 }
 
 /// Opens a file; gzip is known by its first bytes.
-pub(super) fn open(path: &Path) -> Result<Box<dyn BufRead>, ReadError> {
+pub(in crate::bench) fn open(path: &Path) -> Result<Box<dyn BufRead>, ReadError> {
     let unreadable = |e: std::io::Error| {
         ReadError::new(path, None, ReadCode::Unreadable, format!("cannot be read: {e}"))
     };
@@ -29,12 +29,12 @@ pub(super) fn open(path: &Path) -> Result<Box<dyn BufRead>, ReadError> {
 }
 
 impl Lines {
-    pub(super) fn open(path: &Path) -> Result<Self, ReadError> {
+    pub(in crate::bench) fn open(path: &Path) -> Result<Self, ReadError> {
         Ok(Self { path: path.to_owned(), source: open(path)?, buffer: Vec::new(), number: 0 })
     }
 
     /// The next line that is not blank, with its number.
-    pub(super) fn next(&mut self) -> Result<Option<(u64, &str)>, ReadError> {
+    pub(in crate::bench) fn next(&mut self) -> Result<Option<(u64, &str)>, ReadError> {
         loop {
             self.buffer.clear();
             self.number += 1;

@@ -4,14 +4,14 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::evaluate::Scale;
 use super::metrics::bootstrap::Units;
 
 pub mod av_deepfake1m;
 pub mod deepfakebench;
-mod lines;
+pub(in crate::bench) mod lines;
 pub mod table;
 
 /// Files in one score file. Beyond it is an error, not a machine without memory.
@@ -76,7 +76,7 @@ impl ReadError {
 }
 
 /// Which end of a score means fake.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Direction {
     HigherIsFake,
@@ -215,7 +215,7 @@ impl Names {
 }
 
 /// Text from a file, short enough for a message.
-fn short(text: &str) -> String {
+pub(crate) fn short(text: &str) -> String {
     let mut short: String =
         text.chars().take(40).map(|c| if c.is_control() { '?' } else { c }).collect();
     if short.len() < text.len() {

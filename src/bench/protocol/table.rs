@@ -53,7 +53,7 @@ impl Default for Columns {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Separator {
+pub(in crate::bench) enum Separator {
     Whitespace,
     Tab,
     Comma,
@@ -89,7 +89,42 @@ impl Layout {
 /// Everything that would make a number mean something else than it says: see [`ReadCode`].
 pub fn read(scores: &Path, key: Option<&Path>, options: &Options) -> Result<Trials, ReadError> {
     let key = key.map(|path| Key::read(path, options)).transpose()?;
-    read_scores(scores, key, options)
+    let (trials, first_missing) = read_scores(scores, key, options)?;
+    trials.check(scores, first_missing)
+}
+
+/// What is true of files, where no key file says it.
+#[derive(Debug, Clone, Default)]
+pub struct Truth {
+    /// Where it comes from, for messages.
+    pub source: std::path::PathBuf,
+    /// Name and whether it is fake; no name twice.
+    pub files: Vec<(Box<str>, bool)>,
+    /// Names that may have scores and do not count.
+    pub outside: HashSet<Box<str>>,
+}
+
+/// Reads scores beside a known truth. Unlike [`read`] it takes what one finds: few of the files, one
+/// class, one score for all.
+///
+/// # Errors
+///
+/// As [`read`] besides those.
+pub fn read_beside(scores: &Path, truth: Truth, options: &Options) -> Result<Trials, ReadError> {
+    let mut key = Key {
+        path: truth.source,
+        index: HashMap::new(),
+        fake: Vec::new(),
+        lines: vec![0; truth.files.len()],
+        groups: Vec::new(),
+        group_names: Names::default(),
+        outside: truth.outside,
+    };
+    for (at, (name, fake)) in (0..).zip(truth.files) {
+        key.index.insert(name, at);
+        key.fake.push(fake);
+    }
+    read_scores(scores, Some(key), options).map(|(trials, _)| trials)
 }
 
 /// A key file.
@@ -164,8 +199,12 @@ impl Key {
     }
 }
 
-/// Reads a score file beside its key.
-fn read_scores(path: &Path, key: Option<Key>, options: &Options) -> Result<Trials, ReadError> {
+/// Reads a score file beside its key; also what to say where too many files have no score.
+fn read_scores(
+    path: &Path,
+    key: Option<Key>,
+    options: &Options,
+) -> Result<(Trials, Option<ReadError>), ReadError> {
     let mut lines = Lines::open(path)?;
     let mut labels = Labels::new(options);
     let mut trials = Trials::default();
@@ -303,7 +342,7 @@ fn read_scores(path: &Path, key: Option<Key>, options: &Options) -> Result<Trial
         }
         trials.groups = Some(Groups { kind, of: groups, count: used.len() });
     }
-    trials.check(path, first_missing)
+    Ok((trials, first_missing))
 }
 
 fn limit(already: usize, path: &Path, line: u64) -> Result<(), ReadError> {
@@ -354,7 +393,11 @@ fn split<'a>(
     Ok(fields)
 }
 
-fn fields(line: &str, separator: Separator) -> Result<Vec<Cow<'_, str>>, String> {
+/// Splits a line; quotes as in RFC 4180, without line breaks inside.
+pub(in crate::bench) fn fields(
+    line: &str,
+    separator: Separator,
+) -> Result<Vec<Cow<'_, str>>, String> {
     let separator = match separator {
         Separator::Whitespace => {
             return Ok(line.split_ascii_whitespace().map(Cow::Borrowed).collect());
@@ -552,7 +595,7 @@ fn csv_layout(
 }
 
 /// Reads labels.
-struct Labels {
+pub(in crate::bench) struct Labels {
     asvspoof: bool,
     fake: Option<String>,
     /// The one label beside `fake`, and where it was first seen.
@@ -564,11 +607,18 @@ const REAL_WORDS: [&str; 5] = ["real", "bonafide", "bona-fide", "genuine", "orig
 
 impl Labels {
     fn new(options: &Options) -> Self {
-        Self {
-            asvspoof: options.benchmark != Benchmark::Csv,
-            fake: options.columns.fake_label.clone(),
-            other: None,
-        }
+        let fake = options.columns.fake_label.clone();
+        Self { asvspoof: options.benchmark != Benchmark::Csv, fake, other: None }
+    }
+
+    /// ASVspoof's two words.
+    pub(in crate::bench) fn asvspoof() -> Self {
+        Self { asvspoof: true, fake: None, other: None }
+    }
+
+    /// The field's words, or `fake` and any one other.
+    pub(in crate::bench) fn words(fake: Option<String>) -> Self {
+        Self { asvspoof: false, fake, other: None }
     }
 
     fn read(
@@ -601,7 +651,12 @@ impl Labels {
         })
     }
 
-    fn fake(&mut self, label: &str, path: &Path, line: u64) -> Result<bool, ReadError> {
+    pub(in crate::bench) fn fake(
+        &mut self,
+        label: &str,
+        path: &Path,
+        line: u64,
+    ) -> Result<bool, ReadError> {
         let unknown = |expected: String| {
             let message = format!("unknown label '{}', {expected}", short(label));
             Err(ReadError::new(path, line, ReadCode::UnknownLabel, message))
@@ -637,7 +692,11 @@ impl Labels {
         if REAL_WORDS.contains(&lower.as_str()) {
             return Ok(false);
         }
-        unknown("expected is real or fake; --fake-label says which label means fake".to_owned())
+        unknown(
+            "expected is real or fake; --fake-label (in a manifest: fake_label) says which label \
+             means fake"
+                .to_owned(),
+        )
     }
 }
 

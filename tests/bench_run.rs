@@ -1,0 +1,577 @@
+//! `veriscope bench run` over small data sets made on the fly.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use veriscope::bench::metrics::AbsentCode;
+use veriscope::bench::output::Counts;
+use veriscope::bench::run::results::{DetectorKind, Results};
+
+/// Files named by number; their size is what the commands below take for a score.
+const SIZES: &str = "while read -r f; do printf '%s\\t%s\\n' \"$f\" \"$(wc -c < \"$f\")\"; done";
+
+struct Folder(tempfile::TempDir);
+
+struct Ran {
+    code: Option<i32>,
+    stderr: String,
+}
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str) -> &Self {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+        self
+    }
+
+    /// A data set with an index of `path,label,who` rows.
+    fn set(&self, name: &str, kind: &str, rows: &[(String, bool, &str)]) -> &Self {
+        let manifest = format!(
+            "schema = 1\nname = \"{name}\"\nkind = \"{kind}\"\nsource = \"this test\"\nlicence = \"none \
+             needed\"\nconsent = \"nobody is shown\"\nlayout = \"index\"\nroot = \"{name}\"\nindex = \
+             \"index.csv\"\n[columns]\npath = \"path\"\nlabel = \"label\"\ngroup = \"who\"\n[splits]\n\
+             test = \"all\"\n"
+        );
+        let mut index = "path,label,who\n".to_owned();
+        for (path, fake, who) in rows {
+            let label = if *fake { "fake" } else { "real" };
+            index += &format!("{path},{label},{who}\n");
+        }
+        self.write(&format!("{name}.toml"), &manifest).write(&format!("{name}/index.csv"), &index)
+    }
+
+    /// A set of sounds that nobody decodes: number i is 100 + 10 i bytes long, fakes are the longer half.
+    fn sizes(&self, name: &str, files: usize) -> &Self {
+        let mut rows = Vec::new();
+        for i in 0..files {
+            let file = format!("{i:02}.wav");
+            self.write(&format!("{name}/{file}"), &"x".repeat(100 + 10 * i));
+            rows.push((file, i >= files / 2, ""));
+        }
+        self.set(name, "audio", &rows)
+    }
+
+    fn suite(&self, text: &str) -> &Self {
+        self.write("suite.toml", &format!("name = \"test\"\nrounds = 50\n{text}"))
+    }
+
+    fn command(&self, out: &str, more: &[&str]) -> Command {
+        let mut command = Command::new(common::PROGRAM);
+        command.args(["bench", "run", "--device", "cpu", "--suite"]).arg(self.path("suite.toml"));
+        command.arg("--out").arg(self.path(out)).args(more);
+        command
+    }
+
+    fn run(&self, out: &str, more: &[&str]) -> Ran {
+        let output = common::run_within(Duration::from_secs(300), self.command(out, more));
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!stderr.contains("panicked"), "{stderr}");
+        assert!(
+            !self.path(out).join(".veriscope-work").exists(),
+            "degraded copies are left: {stderr}"
+        );
+        Ran { code: output.status.code(), stderr }
+    }
+
+    fn done(&self, out: &str, more: &[&str]) -> Results {
+        let ran = self.run(out, more);
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        self.results(out)
+    }
+
+    fn results(&self, out: &str) -> Results {
+        serde_json::from_slice(&fs::read(self.path(out).join("metrics.json")).unwrap()).unwrap()
+    }
+
+    fn refused(&self, out: &str) -> String {
+        let ran = self.run(out, &[]);
+        assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+        assert!(!self.path(out).join("metrics.json").exists());
+        ran.stderr
+    }
+
+    /// The lines of scores.jsonl that are files.
+    fn rows(&self, out: &str) -> Vec<Value> {
+        let text = fs::read_to_string(self.path(out).join("scores.jsonl")).unwrap();
+        let lines = text.lines().skip(1).map(|l| serde_json::from_str::<Value>(l).unwrap());
+        lines.filter(|line| line["batch"].is_null()).collect()
+    }
+}
+
+fn quote(text: &str) -> String {
+    serde_json::to_string(text).unwrap()
+}
+
+/// A `[[detector]]` that is a command.
+fn command(name: &str, command: &str, more: &str) -> String {
+    format!(
+        "[[detector]]\nname = \"{name}\"\ncommand = {}\ndirection = \"higher-is-fake\"\nscale = \
+         \"raw\"\n{more}\n",
+        quote(command)
+    )
+}
+
+fn auc(results: &Results, set: &str, detector: &str, degradation: &str) -> f64 {
+    let cell = results.cell(set, detector, degradation).unwrap();
+    cell.files_level().unwrap().metrics.as_ref().unwrap().value("auc").unwrap()
+}
+
+/// What must not differ between two runs: all but what judging cost.
+fn numbers(results: &Results) -> Results {
+    let mut results = results.clone();
+    results.cells.iter_mut().for_each(|cell| cell.cost = Default::default());
+    results
+}
+
+/// Our detectors, a command and a score file over voices and faces, clean and degraded.
+#[test]
+fn data_sets_detectors_and_degradations() {
+    let folder = Folder::new();
+    let head = common::talking_head();
+    let head = head.to_str().unwrap();
+    let (mut voices, mut faces) = (Vec::new(), Vec::new());
+    for i in 0..6 {
+        // 12 to 20 s are synthetic.
+        let start = [0, 4, 8, 12, 14, 16][i];
+        let name = format!("v{i}.wav");
+        folder.write(&format!("voices/{name}"), "");
+        let start = start.to_string();
+        common::ffmpeg(
+            &["-ss", &start, "-t", "4", "-i", head, "-vn", "-ar", "16000"],
+            folder.path(&format!("voices/{name}")),
+        );
+        voices.push((name, i >= 3, ["a", "a", "b", "c", "d", "d"][i]));
+    }
+    for (i, second) in [2, 5, 10, 13].into_iter().enumerate() {
+        // 8 to 16 s are swapped.
+        let name = format!("f{i}.png");
+        folder.write(&format!("faces/{name}"), "");
+        common::ffmpeg(
+            &["-ss", &second.to_string(), "-i", head, "-frames:v", "1"],
+            folder.path(&format!("faces/{name}")),
+        );
+        faces.push((name, i >= 2, ""));
+    }
+    folder.set("voices", "audio", &voices).set("faces", "picture", &faces);
+    folder.write("scores.csv", "file,score\nv0,-1\nv1,-2\nv2,0.5\nv3,0.25\nv4,3\nv5,4\n");
+    folder.suite(&format!(
+        "[[dataset]]\nmanifest = \"voices.toml\"\n[[dataset]]\nmanifest = \"faces.toml\"\n\
+         [[detector]]\ndetector = \"voice-clone\"\ntier = \"fast\"\n\
+         [[detector]]\ndetector = \"face-swap\"\ntier = \"fast\"\n{}\
+         [[detector]]\nname = \"published\"\nscores = \"scores.csv\"\nprotocol = \"csv\"\ndirection = \
+         \"higher-is-fake\"\nscale = \"raw\"\ndatasets = [\"voices\"]\njoin = \"stem\"\nthreshold = 0.5\n\
+         [[degradation]]\nfamily = \"jpeg\"\nvalues = [30]\n\
+         [[degradation]]\nfamily = \"white-noise\"\nvalues = [10]\n",
+        command("sizes", &format!("{SIZES} < {{list}}"), "")
+    ));
+    let results = folder.done("out", &[]);
+    let names: Vec<String> = results
+        .cells
+        .iter()
+        .map(|c| format!("{} {} {}", c.data_set, c.detector, c.degradation))
+        .collect();
+    assert_eq!(
+        names,
+        [
+            "voices voice-clone-fast none",
+            "voices voice-clone-fast white-noise-10",
+            "voices sizes none",
+            "voices sizes white-noise-10",
+            "voices published none",
+            "faces face-swap-fast none",
+            "faces face-swap-fast jpeg-30",
+            "faces sizes none",
+            "faces sizes jpeg-30",
+        ]
+    );
+    assert_eq!(folder.rows("out").len(), 5 * 6 + 4 * 4);
+    let voice = results.cell("voices", "voice-clone-fast", "none").unwrap();
+    assert_eq!((voice.files, voice.judged), (6, 6));
+    assert!(voice.abstained.is_some() && voice.cost.median_ms.unwrap() > 0.0);
+    let levels: Vec<&str> = voice.levels.iter().map(|l| l.level.as_str()).collect();
+    assert_eq!(levels, ["audio", "track", "window"]);
+    let level = &voice.levels[0];
+    assert_eq!((level.fake, level.real), (3, 3));
+    assert_eq!(level.metrics.as_ref().unwrap().units.count, 4, "the bootstrap draws speakers");
+    assert_eq!((level.roc[0], level.roc[level.roc.len() - 1]), ([0.0, 0.0], [1.0, 1.0]));
+    let histogram = level.histogram.as_ref().unwrap();
+    assert_eq!((histogram.from, histogram.to), (0.0, 1.0));
+    assert_eq!(histogram.fake.iter().chain(&histogram.real).sum::<u64>(), 6);
+    // A picture is one moment.
+    let face = results.cell("faces", "face-swap-fast", "none").unwrap();
+    assert_eq!(face.levels.len(), 1);
+    // One pair of nine lies the wrong way round.
+    assert!((auc(&results, "voices", "published", "none") - 8.0 / 9.0).abs() < 1e-12);
+    let published = results.cell("voices", "published", "none").unwrap();
+    let worst: Vec<&str> = published.worst.iter().map(|w| w.id.as_str()).collect();
+    assert_eq!(worst, ["v3.wav", "v2.wav"], "0.25 below, and exactly at, the threshold 0.5");
+    assert_eq!((published.cost.mean_ms, published.abstained), (None, None));
+    let sizes = results.cell("voices", "sizes", "white-noise-10").unwrap();
+    assert!(sizes.cost.mean_ms.unwrap() > 0.0 && sizes.cost.peak_memory_bytes.unwrap() > 0);
+    let kinds: Vec<DetectorKind> = results.detectors.iter().map(|d| d.kind).collect();
+    use DetectorKind::{Command, Ours, Scores};
+    assert_eq!(kinds, [Ours, Ours, Command, Scores]);
+    assert_eq!(results.detectors[0].threshold.as_ref().unwrap().source, "the weights' manifest");
+    let compared: Vec<(&str, &str, &str)> = results
+        .comparisons
+        .iter()
+        .map(|c| (c.data_set.as_str(), c.a.as_str(), c.b.as_str()))
+        .collect();
+    assert!(compared.contains(&("voices", "voice-clone-fast", "published")), "{compared:?}");
+    // Only the command judges both sets. All recordings are equally long: on them it is constant.
+    let constant = &results.cell("voices", "sizes", "none").unwrap().levels[0];
+    assert_eq!(constant.metrics.as_ref().unwrap_err().code, AbsentCode::ConstantScore);
+    assert!(constant.roc.is_empty() && constant.histogram.is_none());
+    let moved: Vec<(&str, &str)> =
+        results.transfers.iter().map(|t| (t.from.as_str(), t.to.as_str())).collect();
+    assert_eq!(moved, [("voices", "faces"), ("faces", "voices")]);
+    assert_eq!(
+        results.transfers[0].eer_asvspoof.as_ref().unwrap_err().code,
+        AbsentCode::ConstantScore
+    );
+    assert_eq!(results.degradations[1].name, "jpeg-30");
+
+    // Once more: nothing is left to do.
+    let before = fs::read(folder.path("out/scores.jsonl")).unwrap();
+    assert_eq!(folder.done("out", &[]), results);
+    assert_eq!(fs::read(folder.path("out/scores.jsonl")).unwrap(), before);
+    // From the start: the same numbers.
+    let again = folder.done("elsewhere", &["--jobs", "1"]);
+    assert_eq!(numbers(&again), numbers(&results));
+}
+
+/// A command that takes its time, and writes down what it judged.
+fn slow(folder: &Folder) -> String {
+    folder.sizes("set", 8);
+    let script = format!(
+        "#!/bin/sh\nwhile read -r f; do echo \"$f\" >> {}; sleep 0.2; printf '%s\\t%s\\n' \"$f\" \"$(wc -c < \
+         \"$f\")\"; done < \"$1\"\n",
+        folder.path("judged").display()
+    );
+    folder.write("slow.sh", &script);
+    format!(
+        "[[dataset]]\nmanifest = \"set.toml\"\n{}",
+        command("slow", "sh slow.sh {list}", "batch = 1")
+    )
+}
+
+fn wait_for_rows(folder: &Folder, out: &str, rows: usize) {
+    let started = Instant::now();
+    let path = folder.path(out).join("scores.jsonl");
+    let lines = || fs::read_to_string(&path).unwrap_or_default();
+    while lines().lines().filter(|l| l.contains("\"score\"")).count() < rows {
+        assert!(started.elapsed() < Duration::from_secs(60), "{}", lines());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_killed_run_goes_on_where_it_was() {
+    let folder = Folder::new();
+    let suite = slow(&folder);
+    folder.suite(&suite);
+    let mut child = folder.command("out", &[]).stderr(Stdio::null()).spawn().unwrap();
+    wait_for_rows(&folder, "out", 3);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let scores = folder.path("out/scores.jsonl");
+    let kept = folder.rows("out").len();
+    assert!((3..8).contains(&kept), "{kept}");
+    let whole = fs::read_to_string(&scores).unwrap();
+    fs::write(&scores, format!("{whole}{{\"data_set\":\"set\",\"det")).unwrap();
+    let results = folder.done("out", &[]);
+    assert!(fs::read_to_string(&scores).unwrap().starts_with(&whole));
+    assert_eq!(folder.rows("out").len(), 8);
+    assert_eq!(auc(&results, "set", "slow", "none"), 1.0);
+    let judged = fs::read_to_string(folder.path("judged")).unwrap();
+    let mut names: Vec<&str> = judged.lines().collect();
+    assert!(names.len() <= 9, "at most the one in work is judged again: {names:?}");
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), 8);
+    // As a run that was never cut short.
+    assert_eq!(numbers(&folder.done("other", &[])), numbers(&results));
+}
+
+#[test]
+fn a_signal_keeps_what_is_done_and_ends_the_command() {
+    let folder = Folder::new();
+    let suite = slow(&folder);
+    folder.suite(&suite);
+    let child = folder.command("out", &[]).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for_rows(&folder, "out", 2);
+    // SAFETY: kill takes plain numbers; the child has not been waited for yet.
+    unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(130));
+    assert!(
+        !folder.path("out/metrics.json").exists() && !folder.path("out/.veriscope-work").exists()
+    );
+    let judged = || fs::read_to_string(folder.path("judged")).unwrap().lines().count();
+    let (now, kept) = (judged(), folder.rows("out").len());
+    assert!((2..8).contains(&kept) && now <= kept + 1, "{now} {kept}");
+    std::thread::sleep(Duration::from_millis(600));
+    assert_eq!(judged(), now, "the command works on");
+    folder.done("out", &[]);
+    assert_eq!(folder.rows("out").len(), 8);
+}
+
+#[test]
+fn another_run_in_the_folder_is_refused() {
+    let folder = Folder::new();
+    folder.sizes("set", 4);
+    let detector = command("sizes", &format!("{SIZES} < {{list}}"), "");
+    let suite = format!("[[dataset]]\nmanifest = \"set.toml\"\n{detector}");
+    folder.suite(&suite);
+    folder.done("out", &[]);
+    folder.suite(&format!("seed = 2\n{suite}"));
+    let ran = folder.run("out", &[]);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stderr.contains("belongs to another run"), "{}", ran.stderr);
+    assert!(folder.path("out/metrics.json").exists(), "that run's results stay");
+    assert_eq!(folder.done("out", &["--fresh"]).bootstrap.seed, 2);
+    // A word about another file is another run, too; another place of the folder is not.
+    fs::create_dir(folder.path("moved")).unwrap();
+    for name in ["set", "set.toml", "suite.toml"] {
+        fs::rename(folder.path(name), folder.path("moved").join(name)).unwrap();
+    }
+    let mut moved = Command::new(common::PROGRAM);
+    moved.args(["bench", "run", "--device", "cpu", "--suite"]).arg(folder.path("moved/suite.toml"));
+    moved.arg("--out").arg(folder.path("out"));
+    assert_eq!(common::run_within(Duration::from_secs(60), moved).status.code(), Some(0));
+    for name in ["set", "set.toml", "suite.toml"] {
+        fs::rename(folder.path("moved").join(name), folder.path(name)).unwrap();
+    }
+    let index = fs::read_to_string(folder.path("set/index.csv")).unwrap();
+    folder.write("set/index.csv", &index.replace("00.wav,real", "00.wav,fake"));
+    let ran = folder.run("out", &[]);
+    assert!(ran.stderr.contains("belongs to another run"), "{}", ran.stderr);
+}
+
+#[test]
+fn what_cannot_be_run_is_named_before_anything_runs() {
+    let folder = Folder::new();
+    folder.sizes("set", 4).sizes("other", 4);
+    let set = "[[dataset]]\nmanifest = \"set.toml\"\n";
+    let sizes = command("sizes", &format!("{SIZES} < {{list}}"), "");
+    let ours = "[[detector]]\ndetector = \"face-swap\"\ntier = \"fast\"\n";
+    let scores = "[[detector]]\nscores = \"s.csv\"\nprotocol = \"csv\"\ndirection = \"higher-is-fake\"\n\
+                  scale = \"raw\"\ndatasets = [\"set\"]\n";
+    folder.write("s.csv", "file,score\n00.wav,1\nelsewhere.wav,2\n");
+    for (suite, says) in [
+        (format!("speed = 3\n{set}{sizes}"), "suite.toml: line 3: unknown field `speed`"),
+        (format!("{set}root = \"none\"\n{sizes}"), "none"),
+        (format!("[[dataset]]\nmanifest = \"no.toml\"\n{sizes}"), "no.toml"),
+        (format!("{set}{set}{sizes}"), "two data sets of the name 'set'"),
+        (format!("{set}{ours}"), "detector face-swap-fast: it judges none of the data sets"),
+        (
+            format!("{set}{ours}datasets = [\"set\"]\n"),
+            "detector face-swap-fast: it cannot judge 'set', which is of kind audio",
+        ),
+        (format!("{set}{ours}datasets = [\"x\"]\n"), "`datasets` names 'x'"),
+        (format!("{set}{scores}"), "s.csv:3: 'elsewhere.wav' is not in the key"),
+        (format!("{set}{scores}protocol = \"x\"\n"), "duplicate key"),
+        (format!("{set}[[detector]]\nnetwork = \"no-such\"\n"), "detector no-such: "),
+        (
+            format!("{set}{sizes}[[degradation]]\nfamily = \"jpeg\"\nvalues = [50]\n"),
+            "jpeg-50 changes nothing that a detector of the suite looks at",
+        ),
+        (format!("{set}{sizes}files = [\"gone.pth\"]\n"), "gone.pth: cannot be read"),
+    ] {
+        folder.suite(&suite);
+        let stderr = folder.refused("out");
+        assert!(stderr.contains(says), "{suite}\n{stderr}");
+        assert!(!folder.path("out/scores.jsonl").exists());
+    }
+    // Files that no run wrote stay.
+    folder.suite(&format!("{set}{sizes}")).write("mine/report.html", "mine");
+    let ran = folder.run("mine", &["--fresh"]);
+    assert!(ran.stderr.contains("report.html: is no run's"), "{}", ran.stderr);
+    folder.write("mine/scores.jsonl", "{\"path\": 1}\n");
+    for more in [&[][..], &["--fresh"]] {
+        let ran = folder.run("mine", more);
+        assert!(ran.stderr.contains("scores.jsonl: line 1: not a file"), "{}", ran.stderr);
+    }
+    assert_eq!(fs::read_to_string(folder.path("mine/report.html")).unwrap(), "mine");
+    // An ffmpeg that lacks an encoder, and none at all.
+    let fake = "#!/bin/sh\necho ' A..... aac  AAC'\n";
+    folder.write("bin/ffmpeg", fake);
+    fs::set_permissions(folder.path("bin/ffmpeg"), fs::Permissions::from_mode(0o755)).unwrap();
+    let sweep = "[[degradation]]\nfamily = \"aac\"\nvalues = [32]\n[[degradation]]\nfamily = \"amr\"\n\
+                 values = [12.2]\n";
+    folder.suite(&format!("{set}{sizes}{sweep}"));
+    for (path, says) in [
+        ("bin", "amr-12.2 cannot be made: the ffmpeg that is installed has no libopencore_amrnb"),
+        ("nowhere", "aac-32: the program ffmpeg: it is not installed (apt-get install ffmpeg)"),
+    ] {
+        let mut command = folder.command("out", &[]);
+        command.env("PATH", folder.path(path));
+        let output = common::run_within(Duration::from_secs(60), command);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr.contains(says), "{stderr}");
+    }
+}
+
+#[test]
+fn a_command_that_fails_is_named_and_can_be_mended() {
+    let folder = Folder::new();
+    folder.sizes("set", 4);
+    let detector = command("mine", "sh mine.sh {list}", "batch = 2");
+    folder.suite(&format!("[[dataset]]\nmanifest = \"set.toml\"\n{detector}"));
+    // The second batch fails.
+    let script =
+        format!("grep -q 02.wav \"$1\" && {{ echo no weights >&2; exit 7; }}\n{SIZES} < \"$1\"\n");
+    folder.write("mine.sh", &script);
+    let stderr = folder.refused("out");
+    let says = "command 'sh mine.sh {list}': it ended with exit code 7; it said: no weights";
+    assert!(stderr.contains(says), "{stderr}");
+    assert_eq!(folder.rows("out").len(), 2);
+    // A table that is not whole.
+    folder.write("mine.sh", &format!("{SIZES} < \"$1\" | head -n 1\n"));
+    let stderr = folder.refused("out");
+    assert!(stderr.contains("stdout: no line for 1 of 2 paths"), "{stderr}");
+    folder.write("mine.sh", &format!("{SIZES} < \"$1\"\n"));
+    let results = folder.done("out", &[]);
+    assert_eq!(auc(&results, "set", "mine", "none"), 1.0);
+    assert_eq!(folder.rows("out").len(), 4);
+    // Commands start in the suite's folder, wherever the program does.
+    let mut elsewhere = Command::new(common::PROGRAM);
+    elsewhere.args(["bench", "run", "--suite", "../suite.toml", "--out", "out"]);
+    elsewhere.current_dir(folder.path("set"));
+    let output = common::run_within(Duration::from_secs(60), elsewhere);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(numbers(&folder.results("set/out")).cells, numbers(&results).cells);
+}
+
+#[test]
+fn files_without_a_score_are_counted_and_too_many_fail_the_run() {
+    let folder = Folder::new();
+    folder.sizes("set", 40);
+    let set = "[[dataset]]\nmanifest = \"set.toml\"\n";
+    // One of 40 is not judged, and one is not there: 5 %.
+    let script = format!("{SIZES} < \"$1\" | sed 's/07.wav\\t.*/07.wav\\t/'\n");
+    folder.write("mine.sh", &script);
+    fs::remove_file(folder.path("set/30.wav")).unwrap();
+    let detector = command("mine", "sh mine.sh {list}", "");
+    folder.suite(&format!("{set}{detector}"));
+    let ran = folder.run("out", &[]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    assert!(ran.stderr.contains("2 of 40 files have no score"), "{}", ran.stderr);
+    let cell = &folder.results("out").cells[0];
+    assert_eq!((cell.judged, cell.skipped["no_score"], cell.skipped["unreadable"]), (38, 1, 1));
+    assert!(!cell.too_many_skipped);
+    // One more.
+    fs::remove_file(folder.path("set/31.wav")).unwrap();
+    let ran = folder.run("out", &["--fresh"]);
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    assert!(ran.stderr.contains("MORE THAN 5 %"), "{}", ran.stderr);
+    let results = folder.results("out");
+    assert!(results.cells[0].too_many_skipped);
+    assert_eq!(auc(&results, "set", "mine", "none"), 1.0, "metrics are written all the same");
+    let row = &folder.rows("out").into_iter().find(|r| r["id"] == "31.wav").unwrap();
+    assert_eq!(row["skipped"], "unreadable");
+    assert!(row["message"].as_str().unwrap().contains("31.wav: cannot be read"));
+    // It comes back: a run that goes on tries it again, and that one only.
+    folder.write("set/31.wav", &"x".repeat(410));
+    let ran = folder.run("out", &[]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    // Both unreadable ones were tried again.
+    assert_eq!(folder.rows("out").len(), 42);
+}
+
+#[test]
+fn a_wrong_sign_is_loud_and_one_class_has_no_number() {
+    let folder = Folder::new();
+    folder.sizes("set", 10);
+    let turned = SIZES.replace("\"$(wc", "\"-$(wc");
+    let both = format!(
+        "{}{}",
+        command("turned", &format!("{turned} < {{list}}"), ""),
+        command("constant", "sed 's/$/\\t0.5/' {list}", "")
+    );
+    let rows: Vec<(String, bool, &str)> =
+        (0..5).map(|i| (format!("{i:02}.wav"), true, "")).collect();
+    folder.set("fakes", "audio", &rows);
+    for (name, ..) in &rows {
+        folder.write(&format!("fakes/{name}"), name);
+    }
+    folder.suite(&format!(
+        "[[dataset]]\nmanifest = \"set.toml\"\n[[dataset]]\nmanifest = \"fakes.toml\"\n{both}"
+    ));
+    let ran = folder.run("out", &[]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    for says in [
+        "turned on set, none: AUC 0.0000 at audio level is BELOW 0.5: THE SIGN MAY BE WRONG",
+        "direction = \"higher-is-real\" would give 1.0000",
+        "constant on set, none: no metrics: all 10 trials have the same score",
+        "turned on fakes, none: no metrics: all trials are fake",
+    ] {
+        assert!(ran.stderr.contains(says), "{says}\n{}", ran.stderr);
+    }
+    let results = folder.results("out");
+    let absent = |set, detector| {
+        let level = &results.cell(set, detector, "none").unwrap().levels[0];
+        level.metrics.as_ref().unwrap_err().code
+    };
+    assert_eq!(absent("set", "constant"), AbsentCode::ConstantScore);
+    assert_eq!(absent("fakes", "turned"), AbsentCode::OneClass);
+    assert!(results.comparisons.is_empty());
+    let text = fs::read_to_string(folder.path("out/metrics.json")).unwrap();
+    assert!(!text.contains("NaN") && text.contains("\"constant_score\""));
+}
+
+/// The suite that comes with the repository is one that can be run.
+#[test]
+fn the_example_names_what_is_there() {
+    let suite = common::root().join("datasets/suites/demo.toml");
+    let folder = Folder::new();
+    let text = fs::read_to_string(&suite).unwrap();
+    // Without its networks of faces, and clean only.
+    let sets = text.split("[[detector]]").next().unwrap();
+    let voice =
+        "[[detector]]\ndetector = \"voice-clone\"\ntier = \"fast\"\ndatasets = [\"demo-voices\"]\n";
+    assert!(text.contains(voice));
+    let sets = sets.replace("\"../", &format!("\"{}/", common::root().join("datasets").display()));
+    let sizes = command("sizes", &format!("{SIZES} < {{list}}"), "");
+    folder.write("suite.toml", &format!("{sets}{sizes}{voice}"));
+    let results = folder.done("out", &[]);
+    assert_eq!(results.cells.len(), 3);
+    let names: Vec<&str> = results.data_sets.iter().map(|d| d.name.as_str()).collect();
+    assert_eq!(names, ["demo-faces", "demo-voices"]);
+    // A command does not say when a file is fake, our detectors do: 12 to 20 s of one.
+    assert!(results.cell("demo-voices", "sizes", "none").unwrap().localisation.is_none());
+    let cell = results.cell("demo-voices", "voice-clone-fast", "none").unwrap();
+    let found = cell.localisation.as_ref().unwrap().metrics.as_ref().unwrap();
+    match found.counts {
+        Counts::Located { files, stretches, proposals } => {
+            assert_eq!((files, stretches), (2, 1));
+            assert!(proposals > 0);
+        }
+        _ => panic!("{:?}", found.counts),
+    }
+    assert!(found.value("ap@0.5_complete").unwrap() > 0.0, "{:?}", found.metrics);
+    let windows = cell.levels.iter().find(|l| l.level == "window").unwrap();
+    assert!(windows.fake >= 4 && windows.real > windows.fake, "by the time, not by the file");
+    for set in &results.data_sets {
+        assert_eq!((set.fake, set.real), (1, 1));
+        assert!(Path::new(&set.manifest).exists());
+    }
+}
