@@ -146,6 +146,8 @@ pub enum WeightsError {
     Missing { file: PathBuf, name: String },
     #[error("{}: not installed; it does not ship, `{command}` installs it", .file.display())]
     NotInstalled { file: PathBuf, command: String },
+    #[error("{}: entry `{name}` lacks {what} under its metrics", .manifest.display())]
+    NoThreshold { manifest: PathBuf, name: String, what: &'static str },
     #[error("{}: entry `{name}` has no domain", .manifest.display())]
     NoDomain { manifest: PathBuf, name: String },
     #[error("{}: cannot be read: {source}", .file.display())]
@@ -372,6 +374,22 @@ impl WeightStore {
             manifest: entry.folder.join(MANIFEST),
             name: name.to_owned(),
         })
+    }
+
+    /// A threshold that was fitted with this network and stands among its metrics.
+    ///
+    /// # Errors
+    /// No such entry, or one that does not say.
+    pub fn threshold(&self, name: &str, what: &'static str) -> Result<f32, WeightsError> {
+        let entry = self.entry(name)?;
+        match entry.metrics.get(what) {
+            Some(Metric::Value(value) | Metric::Interval([value, ..])) => Ok(*value as f32),
+            None => Err(WeightsError::NoThreshold {
+                manifest: entry.folder.join(MANIFEST),
+                name: name.to_owned(),
+                what,
+            }),
+        }
     }
 
     /// From where on an input is unlike what this network was trained on.

@@ -4,7 +4,8 @@
     evaluation_set.py --work WORK --fonts DIR [DIR ...]
 
 `WORK/evaluation/*.png` (the pixels that a decoder gives) and `cases.jsonl`, one line a case: files (one
-for a picture, eight for a clip), source, kind, family, eraser, compression, boxes, what changed. Each
+for a picture, eight for a clip), source, kind, family, eraser, compression, boxes, by how many bits the
+fine differences in the box are other than they would be without mark and eraser (`shows`). Each
 eraser is tried on `--each` pictures, each in one of six compressions; unmarked pictures and pictures
 with their mark left on go through the same, and so do some that `generate.soften` made soft in parts. Places and sizes of marks as services use them:
 the lower right corner mostly. MI-GAN's erasures are windows of 512 x 512 out of migan-val.npz, and as
@@ -21,6 +22,7 @@ import numpy as np
 import erasers
 import generate
 import marks
+import visible
 
 COMPRESSIONS = {
     "none": lambda image, rng: image,
@@ -30,6 +32,12 @@ COMPRESSIONS = {
     "half size, jpeg 80": lambda image, rng: generate.jpeg(half(image), 80),
     "h264 crf 23-28": lambda image, rng: generate.h264([even(image)] * 3, rng.uniform(23, 28))[-1],
 }
+
+
+def alike(rng, compression, *images):
+    """The same compression for all."""
+    seed = int(rng.integers(1 << 60))
+    return [COMPRESSIONS[compression](image, np.random.default_rng(seed)) for image in images]
 
 
 def half(image):
@@ -71,15 +79,14 @@ class Task:
         return full[self.box[1] : self.box[3], self.box[0] : self.box[2]]
 
     def carry_out(self, image, family, eraser):
-        """The picture with the mark, or with the mark erased, and the mean change against neither."""
+        """The picture with the mark, or with the mark erased."""
         if family == "none":
-            return image, 0.0
+            return image
         out = image.copy()
         marks.lay(out, self.mark, self.x, self.y)
         if family == "erased":
             out = erasers.ERASERS[eraser](out, self.box, self.glyphs(image.shape), np.random.default_rng(self.seed))
-        at = np.s_[self.box[1] : self.box[3], self.box[0] : self.box[2]]
-        return out, float(np.abs(out[at].astype(np.int16) - image[at]).mean())
+        return out
 
 
 def scaled(rng, image, kind):
@@ -98,21 +105,26 @@ def clip(rng, image, tasks, family, eraser, count=8, apart=3):
     speed = rng.normal(0, rng.choice([0.7, 2.5]), 2)
     zoom = 1 + abs(rng.normal(0, 0.003))
     x, y = rng.uniform(0, spare[0] + 1e-6), rng.uniform(0, spare[1] + 1e-6)
-    task, frames, change = tasks(height, width), [], 0.0
+    task, frames, clean = tasks(height, width), [], []
     for i in range(count * apart):
         scale = zoom**i
         matrix = np.float32([[scale, 0, width / 2 - scale * (x + width / 2 + speed[0] * i)], [0, scale, height / 2 - scale * (y + height / 2 + speed[1] * i)]])
         frame = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-        frame, change = task.carry_out(frame, family, eraser)
-        frames.append(frame)
-    return generate.h264(frames, rng.uniform(20, 30))[::apart], task, change
+        clean.append(frame)
+        frames.append(task.carry_out(frame, family, eraser))
+    crf = rng.uniform(20, 30)
+    frames, shows = generate.h264(frames, crf)[::apart], 0.0
+    if family == "erased":
+        clean = generate.h264(clean, crf)[::apart]
+        shows = float(np.mean([visible.between(a, b, task.box) for a, b in zip(clean, frames)]))
+    return frames, task, shows
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", required=True, type=Path)
     parser.add_argument("--fonts", required=True, nargs="+")
-    parser.add_argument("--each", type=int, default=54)
+    parser.add_argument("--each", type=int, default=44)
     parser.add_argument("--unmarked", type=int, default=400)
     parser.add_argument("--marked", type=int, default=200)
     parser.add_argument("--clips", type=int, default=72)
@@ -155,33 +167,35 @@ def main():
             case = {"id": number, "form": form, "source": source, "kind": kind, "family": family, "eraser": eraser}
             number += 1
             if form == "clip":
-                frames, task, change = clip(rng, image, lambda h, w: Task(rng, fonts, h, w), family, eraser)
-                case |= {"compression": "h264 clip", "boxes": [task.box] if family == "erased" else [], "change": change}
+                frames, task, shows = clip(rng, image, lambda h, w: Task(rng, fonts, h, w), family, eraser)
+                case |= {"compression": "h264 clip", "boxes": [task.box] if family == "erased" else [], "shows": shows}
                 write(case, frames)
                 continue
             if rng.random() < 0.5:
                 image = generate.jpeg(image, rng.uniform(75, 97))
             task = Task(rng, fonts, *image.shape[:2])
-            changed, change = task.carry_out(image, family, eraser)
+            changed = task.carry_out(image, family, eraser)
             choices = [c for c in COMPRESSIONS if c != "half size, jpeg 80" or min(image.shape[:2]) >= 560]
             compression = choices[int(rng.integers(len(choices)))]
-            changed = COMPRESSIONS[compression](changed, rng)
+            (clean, changed), shows = alike(rng, compression, image, changed), 0.0
             scale = 0.5 if compression.startswith("half") else 1.0
             boxes = [[v * scale for v in task.box]] if family == "erased" else []
-            write(case | {"compression": compression, "boxes": boxes, "change": change}, [changed])
+            if boxes:
+                shows = visible.between(clean, changed, boxes[0])
+            write(case | {"compression": compression, "boxes": boxes, "shows": shows}, [changed])
         with np.load(args.work / "migan-val.npz") as data:
             choices = [c for c in COMPRESSIONS if not c.startswith("half")]
             for i, (before, after, boxes) in enumerate(zip(data["before"], data["after"], data["boxes"])):
                 boxes = [[int(v) for v in b] for b in boxes if b[2] > b[0]]
-                at = np.s_[boxes[0][1] : boxes[0][3], boxes[0][0] : boxes[0][2]]
-                change = float(np.abs(after[at].astype(np.int16) - before[at]).mean())
-                for family, image in (("erased", after), ("none", before)):
-                    compression = choices[int(rng.integers(len(choices)))]
+                compression = choices[int(rng.integers(len(choices)))]
+                pair = alike(rng, compression, before, after)
+                shows = max(visible.between(*pair, box) for box in boxes)
+                for family, image in (("none", pair[0]), ("erased", pair[1])):
                     case = {"id": number, "form": "picture", "source": f"migan-{i}", "kind": "photo", "family": family}
                     number += 1
                     case |= {"eraser": "migan" if family == "erased" else "none", "compression": compression}
-                    case |= {"boxes": boxes if family == "erased" else [], "change": change if family == "erased" else 0.0}
-                    write(case, [COMPRESSIONS[compression](image, rng)])
+                    case |= {"boxes": boxes if family == "erased" else [], "shows": shows if family == "erased" else 0.0}
+                    write(case, [image])
     print(number, "cases")
 
 

@@ -5,14 +5,14 @@
 
 A window is 384 x 384 RGB. What is done to it, in this order: the picture at a random scale and place
 (its own corners and edges preferred); for a part of all windows, whatever comes next, softening as it
-is found in real pictures; for a part, an earlier compression; a mark (left on, or erased), or an
-erasure where no mark was, or nothing; then what is common to all: resizing, sharpening, noise and
-compression by JPEG, WebP or H.264 with real motion. No step after the erasure knows whether there was
-one.
+is found in real pictures; for a part, a plain frame; for a part, an earlier compression; a mark (left
+on, or erased), or an erasure where no mark was, or nothing; then what is common to all: resizing,
+sharpening, noise and compression by JPEG, WebP or H.264 with real motion. No step after the erasure
+knows whether there was one.
 
-Files in WORK/ring-SPLIT: `windows.npy` u8 [n, 384, 384, 3], `cells.npy` u8 [n, 48, 48] (1: erased, 2:
-mark there, 4: mark or not is unknown, 8: erased but nothing changed, so not to be learned), `facts.npy`
-u8 [n, 4] (eraser, compression, source kind, family) and `made`, how many so far.
+Files in WORK/ring-SPLIT: `windows.npy` u8 [n, 384, 384, 3], `cells.npy` u8 [n, 96, 96] (1: erased, 2:
+mark there, 4: mark or not is unknown, 8: erased but nothing shows it, see visible.py, so not to be
+learned), `facts.npy` u8 [n, 4] (eraser, compression, source kind, family) and `made`, how many so far.
 """
 
 import argparse
@@ -26,11 +26,12 @@ import numpy as np
 
 import erasers
 import marks
+import visible
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "datasets"))
 from manifest import require  # noqa: E402
 
-SIDE, STRIDE = 384, 8
+SIDE, STRIDE = 384, 4
 ERASED, MARK, UNKNOWN, UNCHANGED = 1, 2, 4, 8
 NAMES = ["none", *erasers.ERASERS, "migan"]
 COMPRESSIONS = ["none", "jpeg", "webp", "h264"]
@@ -45,7 +46,7 @@ PHOTOS = {
 GENERATED = {"comfyui-image", "comfyui-other", "comfyui-assets_01", "comfyui-assets_02"}
 LEFT_OUT = {"comfyui-api", "openuniverse-common"}
 KINDS = ["photo", "generated", "screen", "face", "synthetic"]
-KIND_SHARES = [0.5, 0.24, 0.09, 0.06, 0.11]
+KIND_SHARES = [0.62, 0.2, 0.06, 0.08, 0.04]
 
 
 class Sources:
@@ -189,6 +190,21 @@ def soften(rng, image):
     return np.clip(out, 0, 255).astype(np.uint8)
 
 
+def framed(rng, image):
+    """The picture on a plain ground, as in a screenshot, a slide or a page: one to four margins."""
+    out, (height, width) = image.copy(), image.shape[:2]
+    kind = rng.random()
+    ground = np.full(3, rng.integers(0, 60) if kind < 0.5 else rng.integers(225, 256) if kind < 0.8 else 0)
+    if kind >= 0.8:
+        ground = rng.integers(0, 256, 3)
+    sides = rng.permutation(4)[: int(rng.integers(1, 5))]
+    for side in sides:
+        margin = int(rng.uniform(0.03, 0.3) * (height if side < 2 else width))
+        at = [np.s_[:margin], np.s_[-margin:], np.s_[:, :margin], np.s_[:, -margin:]][side]
+        out[at] = ground
+    return out
+
+
 def grain(rng, image, most=6.0):
     noise = rng.normal(0, rng.uniform(0.5, most), image.shape[:2] + ((3,) if rng.random() < 0.5 else (1,)))
     if rng.random() < 0.4:
@@ -317,7 +333,7 @@ def overlap(a, b):
 
 
 def cells(done, scale, size=SIDE, known=True):
-    """Bits of each 8 x 8 cell: covered at least half by a box."""
+    """Bits of each 4 x 4 cell: covered at least half by a box."""
     grid = np.zeros((size // STRIDE, size // STRIDE), np.uint8)
     if not known:
         grid |= UNKNOWN
@@ -379,6 +395,8 @@ def picture_window(rng, fonts, source, kind, family, ready=None):
             image = soften(rng, image)
         if rng.random() < 0.2:
             image = grain(rng, image)
+        if rng.random() < 0.1:
+            image = framed(rng, image)
         if rng.random() < 0.5:
             image = jpeg(image, rng.uniform(70, 98)) if rng.random() < 0.8 else webp(image, rng.uniform(70, 95))
         plan = Plan(rng, fonts, short, family, side)
@@ -508,7 +526,7 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     made = int((folder / "made").read_text()) if (folder / "made").exists() else 0
     arrays = []
-    for name, shape in (("windows", (SIDE, SIDE, 3)), ("cells", (SIDE // 8, SIDE // 8)), ("facts", (4,))):
+    for name, shape in (("windows", (SIDE, SIDE, 3)), ("cells", (SIDE // STRIDE, SIDE // STRIDE)), ("facts", (4,))):
         path = folder / f"{name}.npy"
         mode = "r+" if path.exists() else "w+"
         arrays.append(np.lib.format.open_memmap(path, mode, np.uint8, (args.size, *shape)))
@@ -516,6 +534,9 @@ def main():
     began, first = time.time(), made
     for window, grid, eraser, compression, kind, family in stream(args.work, marks.Fonts(args.fonts), args.split, args.seed + made):
         at = made % args.size
+        for place, apart in visible.beside(window, grid & ERASED, STRIDE):
+            if apart < visible.LEAST:
+                grid[place] |= UNCHANGED
         windows[at], grids[at] = window, grid
         facts[at] = NAMES.index(eraser), COMPRESSIONS.index(compression), KINDS.index(kind), FAMILIES.index(family)
         made += 1

@@ -6,18 +6,27 @@ What is computed, exactly (`src/models/mark_net.rs` does the same):
    last whole k are dropped; mean of k x k in f32.
 2. `prepared`: value / 255 - 0.5, [3, h, w]; the last column and row are repeated until both sides are
    multiples of 64.
-3. The network: ConvBn = convolution without bias, zero padding of half the kernel on all four sides,
+3. `features`: local energies of each 4 x 4 pixels, [14, h / 4, w / 4]. They tell a place that was
+   smoothed, interpolated or painted over from its surroundings however bright or busy the picture
+   is; out of the pixels themselves a network of this size did not learn to (see the model card).
+   Of values 0 to 255, y = 0.299 r + 0.587 g + 0.114 b; differences d, borders repeated: of y by
+   [1, -2, 1] across, down, and by their product; of r - g and of b - g by the product.
+
+   | channels | what |
+   | 0-2      | means of r, g, b, / 128 - 1 |
+   | 3-7      | (mean of log2(abs(d) + 1/2) - 1/2) / 2: the noise, whatever edges run through |
+   | 8-12     | (log2(mean of d^2 + 1/4) / 2 - 1) * 0.4: the edges |
+   | 13       | (log2(variance of y + 1/4) / 2 - 1) * 0.4 |
+
+4. The network: ConvBn = convolution without bias, zero padding of half the kernel on all four sides,
    batch norm with epsilon 1e-5, activation (ReLU unless said).
 
    | name      | what                                                      | stride of its output |
-   | stem      | ConvBn 3x3, stride 2, 3 -> 16                             | 2 |
-   | blocks.0  | block 16 -> 20, depthwise 3x3, stride 2                   | 4 |
-   | blocks.1  | block 20 -> 20, depthwise 3x3                             | 4 |
-   | blocks.2  | block 20 -> 48, depthwise 5x5, stride 2                   | 8 |
-   | blocks.3  | block 48 -> 48, depthwise 5x5                             | 8 |
-   | blocks.4  | block 48 -> 48, depthwise 5x5                             | 8 |
-   | blocks.5  | block 48 -> 64, depthwise 5x5, stride 2                   | 16 |
-   | blocks.6  | block 64 -> 96 -> 64, depthwise 5x5                       | 16 |
+   | stem      | ConvBn 3x3, 14 -> 32                                      | 4 |
+   | blocks.0  | block 32 -> 48, depthwise 5x5, stride 2                   | 8 |
+   | blocks.1-3 | block 48 -> 96 -> 48, depthwise 5x5, three times         | 8 |
+   | blocks.4  | block 48 -> 64, depthwise 5x5, stride 2                   | 16 |
+   | blocks.5-6 | block 64 -> 128 -> 64, depthwise 5x5, twice              | 16 |
    | blocks.7  | block 64 -> 96, depthwise 5x5, stride 2                   | 32 |
    | blocks.8  | block 96 -> 144 -> 96, depthwise 5x5                      | 32 |
    | blocks.9  | block 96 -> 96, depthwise 5x5, stride 2                   | 64 |
@@ -27,20 +36,21 @@ What is computed, exactly (`src/models/mark_net.rs` does the same):
    depthwise ConvBn `dw` with the stride, 1x1 ConvBn `project` without activation, and the block's
    input added where stride is 1 and the channels are as many.
 
-   c8, c16, c32, c64: outputs of blocks 4, 6, 8, 10. up: nearest, each cell doubled on both axes.
+   c4: output of the stem; c8, c16, c32, c64: outputs of blocks 3, 6, 8, 10. up: nearest, each cell doubled on both axes.
 
    p = lateral.2(c64)                1x1 ConvBn 96 -> 48 without activation
    p = lateral.1(c32) + up(p)        1x1 ConvBn 96 -> 48 without activation
    p = lateral.0(c16) + up(p)        1x1 ConvBn 64 -> 48 without activation
    p = c8 + up(p)
-   p = head.dw(p)                    depthwise ConvBn 3x3, 48, ReLU
-   p = head.pw(p)                    1x1 ConvBn 48 -> 48, ReLU
-   logits = out(p)                   1x1 convolution with bias, 48 -> 2 (`out.weight`, `out.bias`)
+   p = c4 + up(fine(p))              1x1 ConvBn 48 -> 32 without activation
+   p = head.dw(p)                    depthwise ConvBn 5x5, 32, ReLU
+   p = head.pw(p)                    1x1 ConvBn 32 -> 32, ReLU
+   logits = out(p)                   1x1 convolution with bias, 32 -> 2 (`out.weight`, `out.bias`)
 
-4. `logits`: cells that begin in the padding are dropped: [2, ceil(h / 8), ceil(w / 8)]. Channel 0: a
+5. `logits`: cells that begin in the padding are dropped: [2, ceil(h / 4), ceil(w / 4)]. Channel 0: a
    mark was removed here; channel 1: a mark, caption or logo laid over the picture is here.
 
-490 multiply-adds a pixel (`python net.py`).
+1,113 multiply-adds a pixel (`python net.py`).
 """
 
 import numpy as np
@@ -48,28 +58,30 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-STRIDE = 8
+STRIDE = 4
 MULTIPLE = 64
 SHORT_SIDE = 720
 BN_EPS = 1e-5
 # Inner channels (0: no expansion), output channels, kernel, stride.
 BLOCKS = (
-    (0, 20, 3, 2),
-    (0, 20, 3, 1),
     (0, 48, 5, 2),
-    (0, 48, 5, 1),
-    (0, 48, 5, 1),
+    (96, 48, 5, 1),
+    (96, 48, 5, 1),
+    (96, 48, 5, 1),
     (0, 64, 5, 2),
-    (96, 64, 5, 1),
+    (128, 64, 5, 1),
+    (128, 64, 5, 1),
     (0, 96, 5, 2),
     (144, 96, 5, 1),
     (0, 96, 5, 2),
     (144, 96, 5, 1),
 )
-STEM = 16
+STEM = 32
 WIDTH = 48
 # The blocks whose outputs are c8, c16, c32, c64.
-TAPS = (4, 6, 8, 10)
+TAPS = (3, 6, 8, 10)
+POOL = 4
+FEATURES = 14
 
 
 class ConvBn(nn.Module):
@@ -105,39 +117,42 @@ class Block(nn.Module):
 class Head(nn.Module):
     def __init__(self):
         super().__init__()
-        self.dw = ConvBn(WIDTH, WIDTH, 3, depthwise=True)
-        self.pw = ConvBn(WIDTH, WIDTH)
+        self.dw = ConvBn(STEM, STEM, 5, depthwise=True)
+        self.pw = ConvBn(STEM, STEM)
 
     def forward(self, x):
         return self.pw(self.dw(x))
 
 
+KERNELS = torch.tensor([
+    [[0, 0, 0], [1, -2, 1], [0, 0, 0]],
+    [[0, 1, 0], [0, -2, 0], [0, 1, 0]],
+    [[1, -2, 1], [-2, 4, -2], [1, -2, 1]],
+], dtype=torch.float32)
+
+
 @torch.no_grad()
-def high_pass(weight):
-    """Lets ten of the stem's filters begin as second derivatives of brightness and colour (what noise,
-    compression and smoothing change most); training goes on from there."""
-    kernels = [
-        [[1, -2, 1], [-2, 4, -2], [1, -2, 1]],
-        [[-1, 2, -1], [2, -4, 2], [-1, 2, -1]],
-        [[0, 1, 0], [1, -4, 1], [0, 1, 0]],
-        [[0, -1, 0], [-1, 4, -1], [0, -1, 0]],
-        [[0, 0, 0], [1, -2, 1], [0, 0, 0]],
-        [[0, 1, 0], [0, -2, 0], [0, 1, 0]],
-        [[1, 0, 0], [0, -2, 0], [0, 0, 1]],
-        [[0, 0, 1], [0, -2, 0], [1, 0, 0]],
-        [[0, 1, 0], [1, -4, 1], [0, 1, 0]],
-        [[0, 1, 0], [1, -4, 1], [0, 1, 0]],
-    ]
-    colours = [[0.3, 0.59, 0.11]] * 8 + [[1, -1, 0], [0, -1, 1]]
-    for at, (kernel, colour) in enumerate(zip(kernels, colours)):
-        kernel = torch.tensor(kernel, dtype=torch.float32)
-        weight[at] = torch.tensor(colour)[:, None, None] * kernel / kernel.abs().sum()
+def features(x):
+    """[n, 3, h, w] levels 0..255 -> [n, 14, h / 4, w / 4]."""
+    r, g, b = x[:, 0:1], x[:, 1:2], x[:, 2:3]
+    y = 0.299 * r + 0.587 * g + 0.114 * b
+    p = F.pad(torch.cat([y, r - g, b - g], 1), (1, 1, 1, 1), mode="replicate")
+    hp = F.conv2d(p[:, :1], KERNELS[:, None])
+    c = F.conv2d(p[:, 1:], KERNELS[2][None, None].repeat(2, 1, 1, 1), groups=2)
+    hp = torch.cat([hp, c], 1).abs()
+    mean_log = F.avg_pool2d(torch.log2(hp + 0.5), POOL)
+    log_mean = 0.5 * torch.log2(F.avg_pool2d(hp * hp, POOL) + 0.25)
+    colour = F.avg_pool2d(x, POOL)
+    around = y - 128
+    variance = F.avg_pool2d(around * around, POOL) - F.avg_pool2d(around, POOL) ** 2
+    spread = 0.5 * torch.log2(variance.clamp(min=0) + 0.25)
+    return torch.cat([colour / 128 - 1, (mean_log - 0.5) * 0.5, (log_mean - 1) * 0.4, (spread - 1) * 0.4], 1)
 
 
 class MarkNet(nn.Module):
     def __init__(self):
         super().__init__()
-        self.stem = ConvBn(3, STEM, 3, 2)
+        self.stem = ConvBn(FEATURES, STEM, 3)
         blocks, channels, last = [], [], STEM
         for inner, outputs, kernel, stride in BLOCKS:
             blocks.append(Block(last, inner, outputs, kernel, stride))
@@ -146,14 +161,16 @@ class MarkNet(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.lateral = nn.ModuleList(ConvBn(channels[t], WIDTH, relu=False) for t in TAPS[1:])
         self.head = Head()
-        self.out = nn.Conv2d(WIDTH, 2, 1)
+        self.fine = ConvBn(WIDTH, STEM, relu=False)
+        self.out = nn.Conv2d(STEM, 2, 1)
         # Most cells are neither; without this the first steps are lost on learning that.
         nn.init.constant_(self.out.bias, -3.0)
-        high_pass(self.stem.conv.weight)
 
     def forward(self, x):
-        """[n, 3, H, W], sides multiples of 64 -> logits [n, 2, H / 8, W / 8]."""
-        y, taps = self.stem(x), []
+        """[n, 3, H, W], sides multiples of 64 -> logits [n, 2, H / 4, W / 4]."""
+        x = features((x + 0.5) * 255).contiguous(memory_format=torch.channels_last)
+        c4 = self.stem(x)
+        y, taps = c4, []
         for at, block in enumerate(self.blocks):
             y = block(y)
             if at in TAPS:
@@ -162,6 +179,7 @@ class MarkNet(nn.Module):
         for lateral, tap in ((self.lateral[1], taps[2]), (self.lateral[0], taps[1])):
             p = lateral(tap) + F.interpolate(p, scale_factor=2, mode="nearest")
         p = taps[0] + F.interpolate(p, scale_factor=2, mode="nearest")
+        p = c4 + F.interpolate(self.fine(p), scale_factor=2, mode="nearest")
         return self.out(self.head(p))
 
 

@@ -49,25 +49,29 @@ class Erasers(unittest.TestCase):
 
 
 class Regions(unittest.TestCase):
-    def test_small_and_weak_components_do_not_count(self):
-        logits = np.full((20, 30), -5, np.float32)
-        logits[2:4, 2:6] = 2.0  # high enough
-        logits[10:12, 10:14] = 0.5  # never reaches `high`
-        logits[15, 20:23] = 9.0  # three cells
-        logits[17:20, 28:30] = 3.0  # at the border, clipped
+    """The numbers of src/detect/marks.rs."""
+
+    def test_small_and_weak_boxes_do_not_count(self):
+        logits = np.full((40, 60), -5, np.float32)
+        logits[4:8, 4:12] = 2.0
+        logits[20:24, 20:28] = 0.5  # its mean is too low
+        logits[30:32, 40:45] = 9.0  # too small
+        logits[35:40, 53:60] = 3.0  # at the border, clipped
         found = regions.regions(logits, 0.0, 1.0, 158, 238)
-        self.assertEqual([box for box, _ in found], [(224, 136, 238, 158), (16, 16, 48, 32)])
+        self.assertEqual([box for box, _ in found], [(212, 140, 238, 158), (16, 16, 48, 32)])
         self.assertAlmostEqual(found[1][1], 2.0)
 
-    def test_diagonal_cells_are_one_component(self):
-        logits = np.full((8, 8), -1, np.float32)
-        for i in range(4):
-            logits[i, i] = 1
-        self.assertEqual([box for box, _ in regions.regions(logits, 0, 1, 64, 64)], [(0, 0, 32, 32)])
+    def test_a_box_with_a_hole_is_one(self):
+        logits = np.full((16, 16), -5, np.float32)
+        logits[3:9, 2:12] = 3
+        logits[5:7, 5] = -1
+        ((box, score),) = regions.regions(logits, 0, 1, 64, 64)
+        self.assertEqual(box, (8, 12, 48, 36))
+        self.assertAlmostEqual(score, (58 * 3 - 2) / 60, 5)
 
     def test_boxes_are_in_pixels_of_the_picture(self):
-        logits = np.full((90, 160), -1, np.float32)
-        logits[10:12, 20:24] = 1
+        logits = np.full((180, 320), -1, np.float32)
+        logits[20:24, 40:48] = 1
         self.assertEqual(regions.regions(logits, 0, 1, 1440, 2560)[0][0], (320, 160, 384, 192))
 
 

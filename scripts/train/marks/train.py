@@ -5,7 +5,7 @@
 
 AdamW, the learning rate by the clock (warm-up, then a cosine to zero at `--minutes`), running average
 of the weights. `RUN/last.pt` every two minutes; `--resume` goes on from it, with the time that was
-spent already. Loss: cross-entropy of both channels in each 8 x 8 cell, erased cells weighing
+spent already. Loss: cross-entropy of both channels in each 4 x 4 cell, erased cells weighing
 `--positive`; the channel of marks counts 0.3; plus 0.3 times 1 - the Dice coefficient of the erased
 cells over the batch.
 """
@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 
 import net
-from generate import ERASED, MARK, NAMES, SIDE, UNCHANGED, UNKNOWN
+from generate import ERASED, MARK, NAMES, SIDE, STRIDE, UNCHANGED, UNKNOWN
 
 CROP = 256
 
@@ -38,20 +38,22 @@ class Ring:
         return min(int((self.folder / "made").read_text()), len(self.windows))
 
     def batch(self, rng, count):
-        """(f32 [n, 3, 256, 256], u8 [n, 32, 32]); cells that begin in padding are 255."""
-        images, grids = np.empty((count, CROP, CROP, 3), np.uint8), np.empty((count, CROP // 8, CROP // 8), np.uint8)
-        spare = (SIDE - CROP) // 8
+        """(f32 [n, 3, 256, 256], u8 [n, 64, 64]); cells that begin in padding are 255."""
+        side = CROP // STRIDE
+        images, grids = np.empty((count, CROP, CROP, 3), np.uint8), np.empty((count, side, side), np.uint8)
+        # In steps of 8 pixels, as the blocks of JPEG.
+        spare, step = (SIDE - CROP) // 8, 8 // STRIDE
         for i, at in enumerate(np.sort(rng.integers(0, self.filled(), count))):
             whole = self.cells[at]
-            inside = np.argwhere(whole & ERASED) if rng.random() < 0.85 else []
+            inside = np.argwhere(whole & ERASED) // step if rng.random() < 0.85 else []
             if len(inside):
                 # Where something was erased the crop has it, or most windows would teach nothing.
                 cell = inside[int(rng.integers(len(inside)))]
-                y, x = (int(rng.integers(max(0, c - CROP // 8 + 1), min(spare, c) + 1)) for c in cell)
+                y, x = (int(rng.integers(max(0, min(spare, c - CROP // 8 + 1)), min(spare, c) + 1)) for c in cell)
             else:
                 y, x = (int(rng.integers(0, spare + 1)) for _ in range(2))
             image = self.windows[at, y * 8 : y * 8 + CROP, x * 8 : x * 8 + CROP]
-            grid = whole[y : y + CROP // 8, x : x + CROP // 8]
+            grid = whole[y * step : y * step + side, x * step : x * step + side]
             if rng.random() < 0.5:
                 image, grid = image[:, ::-1], grid[:, ::-1]
             if rng.random() < 0.25:
@@ -68,7 +70,7 @@ class Ring:
                 h, w = (CROP - int(rng.integers(0, 64)) for _ in range(2))
                 images[i, h:] = images[i, h - 1]
                 images[i, :, w:] = images[i, :, w - 1 : w]
-                grids[i, -(-h // 8) :], grids[i, :, -(-w // 8) :] = 255, 255
+                grids[i, -(-h // STRIDE) :], grids[i, :, -(-w // STRIDE) :] = 255, 255
         return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255 - 0.5, torch.from_numpy(grids)
 
 
