@@ -7,15 +7,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use veriscope::bench::dataset::MediaKind;
-use veriscope::bench::evaluate::{self, Scale, evaluate};
+use veriscope::bench::evaluate::{self, Scale, evaluate, evaluate_localization};
 use veriscope::bench::metrics::bootstrap::Units;
-use veriscope::bench::metrics::{Ranked, Sweep, operating, paired};
-use veriscope::bench::output::{Bootstrap, Counts, Drawn, Level};
+use veriscope::bench::metrics::localization::{Localization, Located, Proposal};
+use veriscope::bench::metrics::{Absent, Ranked, Sweep, operating, paired};
+use veriscope::bench::output::{Bootstrap, Counts, Drawn, Entries, Level};
 use veriscope::bench::protocol::{Direction, Reading};
 use veriscope::bench::report::{MAX_THUMBNAILS, Thumbnail, report_html};
 use veriscope::bench::run::results::{
     CLEAN, Cell, CellLevel, Comparison, Cost, DataSet, Degradation, Detector, DetectorKind,
-    Histogram, Results, Threshold, Transferred, Worst,
+    Histogram, Localisation, Results, Threshold, Transferred, Worst,
 };
 
 const HOSTILE: &str = "</title><script src=\"http://evil.example/x.js\">alert('1')</script>";
@@ -101,6 +102,27 @@ fn level(name: &str, detector: &Detector, scores: &[f64], fake: &[bool]) -> Cell
         histogram = Some(Histogram { from, to, fake: bins.0, real: bins.1 });
     }
     CellLevel { level: name.to_owned(), fake: fakes, real: reals, metrics, roc, det, histogram }
+}
+
+/// Two files, one of whose forged stretches was found.
+fn located() -> Level {
+    let truth = vec![(1.0, 2.0), (4.0, 6.0)];
+    let proposals = vec![Proposal { confidence: 0.9, start: 1.0, end: 2.0 }];
+    let files = [Located { truth, proposals }, Located { truth: vec![], proposals: vec![] }];
+    let table = Localization::new(&files).unwrap();
+    Level {
+        level: "segment".to_owned(),
+        counts: Counts::Located { files: 2, stretches: 2, proposals: 1 },
+        units: Drawn { kind: "file".to_owned(), count: 2 },
+        metrics: Entries(evaluate_localization(&table, &table.units(), 100, 1).unwrap()),
+        thresholds: None,
+        reliability: None,
+        risk_coverage: None,
+    }
+}
+
+fn nothing_to_find() -> Absent {
+    Localization::new(&[Located { truth: vec![], proposals: vec![] }]).unwrap_err()
 }
 
 fn data_set(name: &str, media: MediaKind) -> DataSet {
@@ -228,7 +250,9 @@ fn results() -> Results {
                     too_many_skipped: bad,
                     abstained: (detector.kind == DetectorKind::Ours).then_some(37),
                     levels,
-                    localisation: None,
+                    localisation: (d < 2 && g == 0).then(|| Localisation {
+                        metrics: if d == 0 { Ok(located()) } else { Err(nothing_to_find()) },
+                    }),
                     cost: Cost {
                         mean_ms: (detector.kind != DetectorKind::Scores)
                             .then_some([940.0, 85.5, 310.0, 0.0][d]),
@@ -415,6 +439,11 @@ fn what_is_absent_is_said_and_never_a_number() {
     assert!(html.contains("</sup> scores are not probabilities</li>"));
     assert!(html.contains("</sup> no threshold was fixed beforehand</li>"));
     assert!(html.contains("Not shown: "));
+    // Of stretches in time: one detector has figures, the other a reason.
+    let located = html.split("<h3>Localisation in time</h3>").nth(1).unwrap();
+    let row = located.split("<th scope=\"row\">AR@50</th>").nth(1).unwrap();
+    let row = row.split("</tr>").next().unwrap();
+    assert!(row.starts_with("<td>50.0 %") && row.contains("none<sup>"), "{row}");
     // A cell whose level has no metrics at all.
     let mut one_class = results.clone();
     for cell in &mut one_class.cells {

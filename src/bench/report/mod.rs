@@ -387,6 +387,7 @@ impl Report<'_> {
             html += &self.differences(set);
             html += &self.curves(files, &clean);
             html += &self.robustness(set);
+            html += &localisation(&clean);
             html += &self.cost(&clean);
         }
         html += &errors(set, &clean, pictures);
@@ -732,6 +733,51 @@ impl Report<'_> {
             .filter_map(Cell::files_level)
             .any(|l| l.level == level)
     }
+}
+
+/// How well forged stretches of time were found: metrics down, detectors across.
+fn localisation(clean: &[&Cell]) -> String {
+    let found: Vec<_> =
+        clean.iter().filter_map(|cell| Some((*cell, cell.localisation.as_ref()?))).collect();
+    if found.is_empty() {
+        return String::new();
+    }
+    let mut names: Vec<&str> = Vec::new();
+    for entry in
+        found.iter().filter_map(|(_, l)| l.metrics.as_ref().ok()).flat_map(|l| &l.metrics.0)
+    {
+        if !names.contains(&entry.name.as_str()) {
+            names.push(&entry.name);
+        }
+    }
+    let mut head = vec!["Metric"];
+    head.extend(found.iter().map(|(cell, _)| cell.detector.as_str()));
+    let mut reasons = Reasons::default();
+    let mut table = Table::new("Localisation in time", &head);
+    // Where no detector has any, the row says why.
+    let names = if names.is_empty() { vec!["AP, AR"] } else { names };
+    for name in names {
+        let label =
+            name.replace("ap@", "AP@").replace("ar@", "AR@").replace("_complete", ", complete");
+        let mut cells = vec![escape(&label)];
+        for (_, found) in &found {
+            cells.push(match &found.metrics {
+                Err(absent) => reasons.cell(&absent.why),
+                Ok(level) => match level.metrics.0.iter().find(|e| e.name == name) {
+                    Some(entry) => shown(entry, true, &mut reasons),
+                    None => reasons.cell("it was not computed"),
+                },
+            });
+        }
+        table.row(&cells);
+    }
+    format!(
+        "<h3>Localisation in time</h3><p>How well forged stretches were found: AP@IoU and AR@N as \
+         AV-Deepfake1M defines them; <em>complete</em> without the places where that definition is \
+         lenient or harsh.</p>{}{}",
+        table.finish(),
+        reasons.finish()
+    )
 }
 
 fn errors(set: &DataSet, clean: &[&Cell], pictures: &mut Thumbnails) -> String {
