@@ -257,6 +257,73 @@ fn data_sets_detectors_and_degradations() {
     assert_eq!(numbers(&again), numbers(&results));
 }
 
+/// Score files as they are: DeepfakeBench's frames, and a CSV of more files than were drawn.
+#[test]
+fn score_files_are_joined_with_their_data_sets() {
+    let folder = Folder::new();
+    let rows: Vec<(String, bool, &str)> =
+        (0..8).map(|i| (format!("clips/{i:03}.mp4"), i >= 4, "")).collect();
+    for (name, ..) in &rows {
+        folder.write(&format!("videos/{name}"), name);
+    }
+    folder.set("videos", "video", &rows);
+    let (mut pred, mut label, mut image) = (Vec::new(), Vec::new(), Vec::new());
+    for i in 0..8 {
+        for frame in 0..3 {
+            // Means 0.1, 0.2, ...; the frames spread around them.
+            pred.push(f64::from(i + 1) / 10.0 + f64::from(frame - 1) / 20.0);
+            label.push(u8::from(i >= 4));
+            image.push(format!("frames/{i:03}/{frame}.png"));
+        }
+    }
+    let json = |label: &[u8]| {
+        serde_json::json!({"pred": pred, "label": label, "image": image}).to_string()
+    };
+    folder.write("frames.json", &json(&label));
+    let csv: String = (0..8).map(|i| format!("clips/{i:03}.mp4,{}\n", -i)).collect();
+    folder.write("all.csv", &format!("file,score\n{csv}"));
+    let frames = "[[detector]]\nname = \"frames\"\nscores = \"frames.json\"\nprotocol = \
+                  \"deepfakebench\"\ndirection = \"higher-is-fake\"\nscale = \"probability\"\ndatasets = \
+                  [\"videos\"]\n";
+    let csv = "[[detector]]\nname = \"csv\"\nscores = \"all.csv\"\nprotocol = \"csv\"\ndirection = \
+               \"higher-is-real\"\nscale = \"raw\"\ndatasets = [\"videos\"]\n";
+    let set = "[[dataset]]\nmanifest = \"videos.toml\"\n";
+    folder.suite(&format!("{set}limit = 6\n{frames}join = \"stem\"\n{csv}"));
+    let results = folder.done("out", &[]);
+    let data_set = &results.data_sets[0];
+    assert_eq!((data_set.fake, data_set.real, data_set.drawn_from), (3, 3, Some(8)));
+    let cell = results.cell("videos", "frames", "none").unwrap();
+    let levels: Vec<(&str, u64)> =
+        cell.levels.iter().map(|l| (l.level.as_str(), l.fake + l.real)).collect();
+    assert_eq!(levels, [("video", 6), ("frame", 18)]);
+    let frame_level = cell.levels[1].metrics.as_ref().unwrap();
+    assert_eq!((frame_level.units.kind.as_str(), frame_level.units.count), ("file", 6));
+    assert_eq!(auc(&results, "videos", "frames", "none"), 1.0);
+    assert_eq!(auc(&results, "videos", "csv", "none"), 1.0);
+    let mut scores: Vec<f64> = folder
+        .rows("out")
+        .iter()
+        .filter(|r| r["detector"] == "frames")
+        .map(|r| r["score"].as_f64().unwrap() * 10.0)
+        .collect();
+    scores.sort_by(f64::total_cmp);
+    assert!(scores.iter().all(|s| (s - s.round()).abs() < 1e-9), "means of frames: {scores:?}");
+    // Not known by their ids; and another label than the data set's.
+    folder.suite(&format!("{set}{frames}"));
+    assert!(folder.refused("no").contains("is no video of the data sets"));
+    let mut wrong = label.clone();
+    wrong[..3].fill(1);
+    folder.write("frames.json", &json(&wrong)).suite(&format!("{set}{frames}join = \"stem\"\n"));
+    assert!(folder.refused("no").contains("is fake here and not in the data set"));
+    // Two files of one stem.
+    folder.write("videos/other/000.mp4", "x");
+    let mut rows = rows;
+    rows.push(("other/000.mp4".to_owned(), true, ""));
+    folder.set("videos", "video", &rows);
+    let stderr = folder.refused("no");
+    assert!(stderr.contains("'clips/000.mp4' and 'other/000.mp4' are one name"), "{stderr}");
+}
+
 /// A command that takes its time, and writes down what it judged.
 fn slow(folder: &Folder) -> String {
     folder.sizes("set", 8);
