@@ -1,35 +1,20 @@
 //! Data sets by manifest, over folders laid out as the published sets are, and `veriscope datasets`.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+
+mod common;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use sha2::{Digest as _, Sha256};
+use common::Folder;
 use veriscope::bench::dataset::{
     DataSet, DatasetError, Fault, Item, Manifest, MediaKind, Request, Verification, load, verify,
 };
-
-/// A folder with a data set in it.
-struct Folder(tempfile::TempDir);
+use veriscope::digest::sha256;
 
 impl Folder {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) -> &Self {
-        let path = self.path(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
-        self
-    }
-
     /// Media files; their content is their name.
     fn media(&self, names: &[&str]) -> &Self {
         for name in names {
@@ -86,10 +71,6 @@ fn faults(found: &Verification) -> Vec<(Fault, &str)> {
     found.findings.iter().map(|f| (f.fault, f.what.as_str())).collect()
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
-}
-
 const INDEX: &str = "layout = \"index\"\nindex = \"index.csv\"";
 const ALL_COLUMNS: &str = "[columns]\npath = \"file\"\nlabel = \"truth\"\nsplit = \"part\"\ngroup = \
                            \"person\"\ngenerator = \"system\"\nsha256 = \"sum\"\nperiods = \"when\"";
@@ -97,7 +78,7 @@ const ALL_COLUMNS: &str = "[columns]\npath = \"file\"\nlabel = \"truth\"\nsplit 
 fn indexed() -> Folder {
     let folder = Folder::new();
     folder.media(&["a/1.wav", "a/2.wav", "b/3.wav", "b/4.wav"]);
-    let sum = hex(&Sha256::digest("b/3.wav"));
+    let sum = sha256("b/3.wav");
     folder.write(
         "index.csv",
         &format!(
@@ -123,7 +104,7 @@ fn an_index_gives_its_items_by_split() {
     assert_eq!(dev.items[1].fake_periods, Some(vec![[0.5, 1.5], [3.0, 4.0]]));
     assert_eq!((dev.kind, dev.split.as_deref()), (MediaKind::Audio, Some("dev")));
     let manifest = fs::read(folder.path("set.toml")).unwrap();
-    assert_eq!(dev.manifest_sha256, hex(&Sha256::digest(manifest)));
+    assert_eq!(dev.manifest_sha256, sha256(manifest));
     let test = folder.load(Some("test"));
     assert_eq!(words(&test.items), ["b/3.wav fake bob vc", "b/4.wav real bob -"]);
     // A fake of which it is not known when it is forged.
@@ -185,7 +166,7 @@ fn what_a_manifest_lacks_is_named() {
         folder.refused(Some("train")).contains("`splits`: no split 'train'; there are dev, test")
     );
     folder.write("set.toml", &format!("#{}\n{whole}", "x".repeat(1 << 20)));
-    assert!(folder.refused(None).contains("a manifest of more than 1048576 bytes"));
+    assert!(folder.refused(None).contains("more than 1048576 bytes"));
 }
 
 #[test]
@@ -542,6 +523,95 @@ fn av_deepfake1m_with_its_forged_stretches() {
 }
 
 #[test]
+fn lav_df_with_its_forged_stretches() {
+    let folder = Folder::new();
+    folder.media(&["test/000001.mp4", "test/000002.mp4", "train/000009.mp4"]);
+    let metadata = r#"[
+        {"file": "test/000001.mp4", "n_fakes": 0, "fake_periods": [], "duration": 5.1, "original": null,
+         "modify_video": false, "modify_audio": false, "split": "test", "video_frames": 128},
+        {"file": "test/000002.mp4", "n_fakes": 1, "fake_periods": [[1.25, 2.5]], "split": "test",
+         "original": "test/000001.mp4", "modify_video": true, "modify_audio": false},
+        {"file": "train/000009.mp4", "fake_periods": [[0, 0.5], [3.0, 3.25]], "split": "train",
+         "original": "train/000007.mp4", "modify_video": true, "modify_audio": true}]"#;
+    folder.write("metadata.min.json", metadata);
+    folder.manifest("video", "layout = \"lav-df\"", "train = \"\"\ntest = \"\"");
+    let items = folder.load(None).items;
+    assert_eq!(
+        words(&items),
+        [
+            "test/000001.mp4 real test/000001.mp4 -",
+            "test/000002.mp4 fake test/000001.mp4 visual_modified",
+            "train/000009.mp4 fake train/000007.mp4 both_modified",
+        ]
+    );
+    let periods: Vec<_> = items.into_iter().map(|i| i.fake_periods.unwrap()).collect();
+    assert_eq!(periods, [vec![], vec![[1.25, 2.5]], vec![[0.0, 0.5], [3.0, 3.25]]]);
+    let all = folder.verify(None);
+    assert!(all.whole() && all.extra == Some(0), "{:?}", all.findings);
+    // Rows of a split that the manifest does not name are no part of the set.
+    folder.manifest("video", "layout = \"lav-df\"", "test = \"\"");
+    assert_eq!(folder.load(None).items.len(), 2);
+    for (old, new, expected) in [
+        ("\"split\": \"train\"", "\"split\": \"val\"", "is in split 'val'; train, dev or test"),
+        ("[]", "[[1, 2]]", "'test/000001.mp4': is not modified, and has forged stretches"),
+        ("[1.25, 2.5]", "[2.5, 1.25]", "no stretch of time from 2.5 to 1.25 s"),
+        ("\"file\": \"test/000002", "\"file\": \"../000002", "'../000002.mp4'"),
+        ("\"modify_video\": true, ", "", "is no metadata of the set: missing field `modify_video`"),
+    ] {
+        folder.write("metadata.min.json", &metadata.replace(old, new));
+        let said = folder.refused(None);
+        assert!(said.contains("metadata.min.json") && said.contains(expected), "{new}: {said}");
+    }
+    fs::remove_file(folder.path("metadata.min.json")).unwrap();
+    folder.write("metadata.json", metadata);
+    assert_eq!(folder.load(None).items.len(), 2);
+    folder.manifest("video", "layout = \"lav-df\"", "val = \"\"");
+    assert!(folder.refused(None).contains("has no split 'val'; it has train, dev, test"));
+}
+
+#[test]
+fn deep_fake_detection_by_actors() {
+    let folder = Folder::new();
+    let (real, fake) = (
+        "original_sequences/actors/c23/videos",
+        "manipulated_sequences/DeepFakeDetection/c23/videos",
+    );
+    folder.media(&[
+        &format!("{real}/01__hugging_happy.mp4"),
+        &format!("{real}/02__kitchen_pan.mp4"),
+        &format!("{fake}/01_02__hugging_happy__YVGY8LOK.mp4"),
+        &format!("{fake}/02_01__kitchen_pan__9TDCEK1Q.mp4"),
+        "original_sequences/actors/c40/videos/01__hugging_happy.mp4",
+    ]);
+    let layout = "layout = \"deepfakedetection\"\ncompression = \"c23\"";
+    folder.manifest("video", layout, "all = \"\"");
+    assert_eq!(
+        words(&folder.load(Some("all")).items),
+        [
+            format!("{real}/01__hugging_happy.mp4 real 01 -"),
+            format!("{real}/02__kitchen_pan.mp4 real 02 -"),
+            format!("{fake}/01_02__hugging_happy__YVGY8LOK.mp4 fake 01 DeepFakeDetection"),
+            format!("{fake}/02_01__kitchen_pan__9TDCEK1Q.mp4 fake 02 DeepFakeDetection"),
+        ]
+    );
+    assert!(folder.verify(None).whole());
+    folder.manifest("video", layout, "train = \"\"\ntest = \"\"");
+    assert!(folder.refused(None).contains("the set has no splits of its own: one is expected"));
+    folder.manifest("video", "layout = \"deepfakedetection\"", "all = \"\"");
+    assert!(folder.refused(None).contains("`compression`: is missing"));
+    folder.manifest("video", layout, "all = \"\"");
+    for name in ["000_003.mp4", "01__hugging_happy.mp4", "a_b__x__y.mp4"] {
+        folder.media(&[&format!("{fake}/{name}")]);
+        let said = folder.refused(None);
+        assert!(
+            said.contains(&format!("'{name}' is not named as AA_BB__SCENE__XXXXXXXX")),
+            "{said}"
+        );
+        fs::remove_file(folder.path(&format!("{fake}/{name}"))).unwrap();
+    }
+}
+
+#[test]
 fn asvspoof_of_all_editions() {
     let folder = Folder::new();
     let protocols = "LA/ASVspoof2019_LA_cm_protocols/ASVspoof2019.LA.cm";
@@ -583,6 +653,38 @@ fn asvspoof_of_all_editions() {
     assert_eq!(
         words(&folder.load(None).items),
         ["ASVspoof2021_LA_eval/flac/LA_E_9.flac fake LA_0009 A07"]
+    );
+
+    let folder = Folder::new();
+    folder.write(
+        "PA-keys-full/keys/PA/CM/trial_metadata.txt",
+        "PA_0010 PA_E_1 R1 M3 d3 r1 m1 s4 c4 spoof notrim eval\n\
+         PA_0011 PA_E_2 R1 M3 d2 - - - - bonafide notrim eval\n",
+    );
+    folder.media(&["ASVspoof2021_PA_eval/flac/PA_E_1.flac"]);
+    folder.manifest("audio", &edition("2021-pa"), "eval = \"\"");
+    assert_eq!(
+        words(&folder.load(None).items),
+        [
+            "ASVspoof2021_PA_eval/flac/PA_E_1.flac fake PA_0010 -",
+            "ASVspoof2021_PA_eval/flac/PA_E_2.flac real PA_0011 -",
+        ]
+    );
+
+    // Replays: the third column names the room, the fourth who recorded and how.
+    let folder = Folder::new();
+    folder.write(
+        "ASVspoof2019_PA_cm_protocols/ASVspoof2019.PA.cm.train.trn.txt",
+        "PA_0079 PA_T_1 aaa - bonafide\nPA_0079 PA_T_2 aac BA spoof\n",
+    );
+    folder.media(&["ASVspoof2019_PA_train/flac/PA_T_1.flac"]);
+    folder.manifest("audio", &edition("2019-pa"), "train = \"\"");
+    assert_eq!(
+        words(&folder.load(None).items),
+        [
+            "ASVspoof2019_PA_train/flac/PA_T_1.flac real PA_0079 -",
+            "ASVspoof2019_PA_train/flac/PA_T_2.flac fake PA_0079 BA",
+        ]
     );
 
     let folder = Folder::new();
@@ -636,16 +738,23 @@ fn every_manifest_in_the_repository_is_whole() {
     layouts.dedup();
     assert_eq!(
         layouts,
-        ["archives", "asvspoof", "av-deepfake1m", "celeb-df", "dfdc", "faceforensics", "index"]
+        [
+            "archives",
+            "asvspoof",
+            "av-deepfake1m",
+            "celeb-df",
+            "deepfakedetection",
+            "dfdc",
+            "faceforensics",
+            "index",
+            "lav-df"
+        ]
     );
 }
 
 fn veriscope(words: &[&str], folder: &Folder) -> (i32, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_veriscope"))
-        .args(words)
-        .current_dir(folder.0.path())
-        .output()
-        .unwrap();
+    let output =
+        Command::new(common::PROGRAM).args(words).current_dir(folder.0.path()).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
@@ -678,7 +787,7 @@ fn the_commands_and_their_exit_codes() {
     assert!(code == 1 && err.contains("nowhere: No such file"), "{err}");
 
     // Archives that scripts read: their content is compared, nothing can be run over them.
-    let sum = hex(&Sha256::digest("shard.tar"));
+    let sum = sha256("shard.tar");
     let files = format!("[[files]]\nname = \"shard.tar\"\nsha256 = \"{sum}\"");
     let archives = Folder::new();
     archives.media(&["shard.tar"]);

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use candle_core::Device;
-use common::{PROGRAM, root, write};
+use common::{PROGRAM, lcg, root, shared, write};
 use veriscope::models::aasist::{self, Aasist, SAMPLES, fitted};
 use veriscope::models::import::{Described, Family, import};
 use veriscope::models::rawgat_st::{self, RawGatSt};
@@ -20,17 +20,7 @@ use zip::write::SimpleFileOptions;
 /// Of the raw logits; see DESIGN and docs/models/voice-clone.md.
 const TOLERANCE: f32 = 1e-4;
 
-/// As in scripts/train/voice_clone/golden_aasist.py.
-fn lcg(seed: u64, count: usize) -> impl Iterator<Item = u32> {
-    let mut state = (seed * 2_654_435_761 + 1) as u32;
-    std::iter::repeat_with(move || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        state
-    })
-    .take(count)
-}
-
-/// 16 bit, as there.
+/// 16 bit, as scripts/train/voice_clone/golden_aasist.py makes it.
 fn signal(seed: u64, samples: usize) -> Vec<i16> {
     let (i, period) = (0..samples as i64, 90 + 17 * seed as i64);
     i.zip(lcg(seed, samples))
@@ -255,16 +245,6 @@ fn the_authors_weights_answer_as_in_the_original() {
         let Some(file) = shared(&format!("detectors/{name}.pth")) else { continue };
         answers_as_the_original(&file, network, "trained");
     }
-}
-
-/// A file of data that does not ship; where it is missing, a line says so.
-fn shared(path: &str) -> Option<PathBuf> {
-    let file = root().join("../shared/data").join(path);
-    if !file.is_file() {
-        println!("skipped: {} is not there", file.display());
-        return None;
-    }
-    Some(file)
 }
 
 /// Real and spoofed clips, which do not ship, by the program as a whole.

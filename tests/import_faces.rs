@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use candle_core::{Device, Tensor};
-use common::{PROGRAM, root, talking_head, write};
+use common::{PROGRAM, lcg, root, shared, talking_head, write};
 use veriscope::models::import::{Described, Family, import};
 use veriscope::models::mesonet::{self, MESO_INCEPTION4, MESO4, MesoNet, SIDE};
 use veriscope::models::weights::WeightStore;
@@ -16,17 +16,7 @@ use veriscope::models::weights::WeightStore;
 /// Of logits and of probabilities.
 const TOLERANCE: f32 = 1e-4;
 
-/// As in scripts/train/face_swap/golden_mesonet.py.
-fn lcg(seed: u64, count: usize) -> impl Iterator<Item = u32> {
-    let mut state = (seed * 2_654_435_761 + 1) as u32;
-    std::iter::repeat_with(move || {
-        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        state
-    })
-    .take(count)
-}
-
-/// RGB, as there.
+/// RGB, as scripts/train/face_swap/golden_mesonet.py makes it.
 fn picture(seed: u64) -> Vec<u8> {
     let side = SIDE as i64;
     let mut noise = lcg(seed, SIDE * SIDE * 3).map(|v| i64::from(v >> 27));
@@ -292,11 +282,7 @@ fn the_authors_weights_answer_as_in_the_original() {
         ("MesoInception_DF", MESO_INCEPTION4),
         ("MesoInception_F2F", MESO_INCEPTION4),
     ] {
-        let file = root().join(format!("../shared/data/detectors/{name}.h5"));
-        if !file.is_file() {
-            println!("skipped: {} is not there", file.display());
-            continue;
-        }
+        let Some(file) = shared(&format!("detectors/{name}.h5")) else { continue };
         answers_as_the_original(&file, network, name);
     }
 }

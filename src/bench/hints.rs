@@ -66,6 +66,7 @@ pub fn wrong_sign(
     setting: Setting,
 ) -> Option<String> {
     let auc = level.value("auc").filter(|auc| *auc < 0.5)?;
+    let place = format!("{subject}: AUC {auc:.4} at {} level is BELOW 0.5", level.level);
     let (read, other) = match reading.direction {
         Direction::HigherIsFake => ("higher-is-fake", "higher-is-real"),
         Direction::HigherIsReal => ("higher-is-real", "higher-is-fake"),
@@ -73,12 +74,10 @@ pub fn wrong_sign(
     let turned = match setting {
         Setting::Argument => format!("--direction {other}"),
         Setting::Suite => format!("direction = \"{other}\""),
-        Setting::Fixed => "the other direction".to_owned(),
+        Setting::Fixed => return Some(format!("{place}: WORSE THAN CHANCE on these files")),
     };
     Some(format!(
-        "{subject}: AUC {auc:.4} at {} level is BELOW 0.5: THE SIGN MAY BE WRONG. Scores were read as \
-         {read}; {turned} would give {:.4}",
-        level.level,
+        "{place}: THE SIGN MAY BE WRONG. Scores were read as {read}; {turned} would give {:.4}",
         1.0 - auc
     ))
 }

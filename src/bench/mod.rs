@@ -2,6 +2,7 @@
 
 pub mod dataset;
 pub mod evaluate;
+mod files;
 pub mod hints;
 pub mod metrics;
 pub mod output;

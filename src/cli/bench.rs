@@ -121,6 +121,9 @@ enum Protocol {
     /// ASVspoof 2019: `file score` with the CM protocol as key, or `file attack key score`
     #[value(name = "asvspoof2019-la")]
     Asvspoof2019La,
+    /// ASVspoof 2019 PA, likewise
+    #[value(name = "asvspoof2019-pa")]
+    Asvspoof2019Pa,
     /// ASVspoof 2021 LA: `file score`, key trial_metadata.txt
     #[value(name = "asvspoof2021-la")]
     Asvspoof2021La,
@@ -239,7 +242,7 @@ impl MetricsArgs {
 
     fn benchmark(&self) -> Option<Benchmark> {
         match self.protocol {
-            Protocol::Asvspoof2019La => Some(Benchmark::Asvspoof2019),
+            Protocol::Asvspoof2019La | Protocol::Asvspoof2019Pa => Some(Benchmark::Asvspoof2019),
             Protocol::Asvspoof2021La => Some(Benchmark::Asvspoof2021La),
             Protocol::Asvspoof2021Pa => Some(Benchmark::Asvspoof2021Pa),
             Protocol::Asvspoof2021Df => Some(Benchmark::Asvspoof2021Df),

@@ -171,11 +171,7 @@ fn score(args: &ScoreArgs) -> Result<u8, String> {
 /// Score, probability and the codes of the reasons, with commas between them.
 fn columns(row: &Scored) -> String {
     let number = |v: Option<f32>| v.map_or_else(String::new, |v| format!("{v:.6}"));
-    let mut codes: Vec<String> = row
-        .reasons
-        .iter()
-        .filter_map(|r| serde_json::to_value(r.code).ok()?.as_str().map(str::to_owned))
-        .collect();
+    let mut codes: Vec<String> = row.reasons.iter().map(|r| r.code.name()).collect();
     codes.extend(row.error.as_ref().map(|e| e.code.clone()));
     codes.sort();
     codes.dedup();

@@ -4,13 +4,14 @@ use std::{
     ops::ControlFlow,
     path::{Path, PathBuf},
     sync::{
+        Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc,
     },
     time::{Duration, Instant},
 };
 
-use super::{Engine, EngineError, Observer, ScanOptions, job, owner};
+use super::{Engine, EngineError, Observer, ScanOptions, TaskLimits, job, owner};
 use crate::{
     detect::{Detector, Tier, imported_face::FaceJudge, imported_voice::ImportedVoice},
     face::resample::Picture,
@@ -87,6 +88,11 @@ impl Engine {
         calibration.map(|c| c.threshold)
     }
 
+    /// The tier that its detectors run: what was asked for, else the best that the weights allow.
+    pub fn tier(&self) -> &str {
+        self.info.options.get("tier").and_then(serde_json::Value::as_str).unwrap_or_default()
+    }
+
     /// Scores each file with `detector`, which must be among the engine's, and gives the rows to
     /// `sink` in the order of `paths`: the pooled score of the strongest track. `precropped`:
     /// every picture already is one face framed as in training, and is scored as it is. Once `stop` is
@@ -99,7 +105,24 @@ impl Engine {
         stop: &AtomicBool,
         sink: &mut dyn FnMut(&Path, Scored) -> ControlFlow<()>,
     ) {
-        let (client, inbox) = owner::queue();
+        super::followed(stop, |given_up| {
+            self.score_until(paths, detector, precropped, stop, given_up, sink);
+        });
+    }
+
+    fn score_until(
+        &self,
+        paths: &[PathBuf],
+        detector: DetectorKind,
+        precropped: bool,
+        stop: &AtomicBool,
+        given_up: &Arc<AtomicBool>,
+        sink: &mut dyn FnMut(&Path, Scored) -> ControlFlow<()>,
+    ) {
+        let (endless, inbox) = owner::queue();
+        let client = endless.until(given_up);
+        // The owner ends with the last one.
+        drop(endless);
         let jobs = if precropped { PRECROPPED_JOBS } else { self.jobs() };
         let next = AtomicUsize::new(0);
         let ended = AtomicBool::new(false);
@@ -116,7 +139,7 @@ impl Engine {
                         let mut row = if precropped {
                             self.score_crop(&client, path)
                         } else {
-                            self.score_file(&client, path, detector, stop)
+                            self.score_file(&client, path, detector, given_up)
                         };
                         row.elapsed = Some(started.elapsed());
                         if send.send((i, row)).is_err() {
@@ -188,9 +211,10 @@ impl Engine {
         client: &owner::Client,
         path: &Path,
         detector: DetectorKind,
-        stop: &AtomicBool,
+        stop: &Arc<AtomicBool>,
     ) -> Scored {
-        let Some(report) = job::scan(self, client, path, &Quiet, stop) else {
+        let limits = TaskLimits::default();
+        let Some(report) = job::scan(self, client, path, &limits, &Quiet, stop) else {
             return Scored::failed("stopped", format!("{}: stopped", path.display()));
         };
         let mut row = Scored {

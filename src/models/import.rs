@@ -5,11 +5,10 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
 use super::hdf5::Hdf5;
-use super::weights::{WeightEntry, WeightStore, WeightsError, hex};
+use super::weights::{WeightEntry, WeightStore, WeightsError};
 use super::{Shapes, aasist, mesonet, pth, rawgat_st};
+use crate::digest;
 use crate::nn::Precision;
 
 /// Of a whole checkpoint. AASIST's is 1.3 MB, RawGAT-ST's 1.9 MB, those of MesoNet 0.2 MB.
@@ -138,7 +137,7 @@ pub fn import(
 ) -> Result<WeightEntry, WeightsError> {
     let blame = Blame(file);
     let whole = Whole::read(file)?;
-    let sha256 = hex(&Sha256::digest(&whole.bytes));
+    let sha256 = digest::sha256(&whole.bytes);
     let (network, tensors) = match family {
         Family::Aasist | Family::RawGatSt => from_pytorch(family, whole)?,
         Family::Meso4 => (mesonet::MESO4, from_keras(mesonet::MESO4, whole)?),

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use candle_core::{Device, Tensor};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
-use sha2::{Digest, Sha256};
 
+use crate::digest::sha256;
 use crate::nn::Precision;
 
 /// The manifest's format that this program reads.
@@ -302,7 +302,7 @@ impl WeightStore {
             views.push((name, TensorView::new(Dtype::F32, shape.clone(), data).map_err(unfit)?));
         }
         let data = safetensors::serialize(views, None).map_err(unfit)?;
-        entry.sha256 = hex(&Sha256::digest(&data));
+        entry.sha256 = sha256(&data);
         entry.bytes = data.len() as u64;
         let described = |e: &dyn std::fmt::Display| WeightsError::Manifest {
             manifest: manifest.clone(),
@@ -506,7 +506,7 @@ impl WeightStore {
         if found < entry.bytes {
             return Err(WeightsError::Truncated { file, expected: entry.bytes, found });
         }
-        let found = hex(&Sha256::digest(&data));
+        let found = sha256(&data);
         if found != entry.sha256 {
             return Err(WeightsError::Altered { file, expected: entry.sha256.clone(), found });
         }
@@ -563,10 +563,6 @@ fn check_shapes(
         }),
         None => Ok(()),
     }
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 pub(super) fn one_line(text: &str) -> String {
@@ -638,7 +634,7 @@ mod tests {
              [yunet.metrics]\nauc = [0.9, 0.8, 0.95]\nimages = 12\n\
              [yunet.calibration]\nmethod = \"platt\"\na = 2.0\nb = -1.0\nthreshold = 0.5\n\
              fitted_on = \"nothing\"\n",
-            hex(&Sha256::digest(data)),
+            sha256(data),
             data.len()
         );
         fs::write(folder.join(MANIFEST), text).unwrap();
@@ -724,8 +720,8 @@ mod tests {
         altered[100_000] ^= 1;
         fs::write(&file, &altered).unwrap();
         let text = complaint(folder.path());
-        assert!(text.contains(&hex(&Sha256::digest(&whole))), "{text}");
-        assert!(text.contains(&hex(&Sha256::digest(&altered))), "{text}");
+        assert!(text.contains(&sha256(&whole)), "{text}");
+        assert!(text.contains(&sha256(&altered)), "{text}");
         let longer: Vec<u8> = whole.iter().copied().chain([0]).collect();
         fs::write(&file, longer).unwrap();
         assert!(complaint(folder.path()).contains("altered"));

@@ -5,13 +5,12 @@
 CHECKOUT is a copy of https://github.com/DariusAf/MesoNet (classifiers.py), DIR holds Meso4_DF.h5,
 Meso4_F2F.h5, MesoInception_DF.h5 and MesoInception_F2F.h5; it runs in TensorFlow. Pictures and, for
 a second set of answers, weights are made up from seeds by whole-number arithmetic, which the test
-(tests/import.rs) repeats; the file holds the seeds and the answers alone: the probability that a face
+(tests/import_faces.rs) repeats; the file holds the seeds and the answers alone: the probability that a face
 is real, and its logit before the sigmoid.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import sys
@@ -21,17 +20,12 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from original import arguments, lcg  # noqa: E402
+
 SIDE = 256
 PICTURES = [0, 1, 2, 3, 4]
 CHECKPOINTS = {"Meso4": ["Meso4_DF", "Meso4_F2F"], "MesoInception4": ["MesoInception_DF", "MesoInception_F2F"]}
-
-
-def lcg(seed: int, count: int) -> np.ndarray:
-    state, values = (seed * 2654435761 + 1) % 2**32, np.empty(count, np.uint32)
-    for i in range(count):
-        state = (state * 1664525 + 1013904223) % 2**32
-        values[i] = state
-    return values
 
 
 def picture(seed: int) -> np.ndarray:
@@ -56,11 +50,7 @@ def made_up(name: str, shape: tuple[int, ...], index: int) -> np.ndarray:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--original", type=Path, required=True)
-    parser.add_argument("--checkpoints", type=Path, required=True)
-    parser.add_argument("--out", type=Path)
-    args = parser.parse_args()
+    args = arguments(__doc__, "--checkpoints").parse_args()
     sys.path.insert(0, str(args.original))
     import classifiers
 

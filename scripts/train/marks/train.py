@@ -132,6 +132,7 @@ def main():
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--every", type=float, default=5, help="minutes between validations")
     parser.add_argument("--leave-out", nargs="*", default=[], help="erasers whose cells teach neither way")
+    parser.add_argument("--warm", type=Path, help="start from the averaged weights of another run's last.pt")
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -140,6 +141,8 @@ def main():
     rings = {split: Ring(args.work, split) for split in ("train", "val")}
     rings["train"].unlearned = {NAMES.index(name) for name in args.leave_out}
     model = net.MarkNet().to(memory_format=torch.channels_last)
+    if args.warm:
+        model.load_state_dict(torch.load(args.warm, weights_only=False)["average"])
     average = net.MarkNet().eval().to(memory_format=torch.channels_last)
     average.load_state_dict(model.state_dict())
     decayed = [p for n, p in model.named_parameters() if p.ndim > 1]

@@ -10,28 +10,20 @@ which the test (tests/import.rs) repeats; the file holds the seeds and the answe
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
 import json
 import math
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import torch
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from original import arguments, lcg, load, timed  # noqa: E402
+
 NAMES = ["AASIST", "AASIST-L"]
 # Seed and number of samples: the window itself, shorter and longer ones.
 SIGNALS = [(0, 64600), (1, 64600), (2, 20011), (3, 160000), (4, 900)]
-
-
-def lcg(seed: int, count: int) -> np.ndarray:
-    state, values = (seed * 2654435761 + 1) % 2**32, np.empty(count, np.uint32)
-    for i in range(count):
-        state = (state * 1664525 + 1013904223) % 2**32
-        values[i] = state
-    return values
 
 
 def signal(seed: int, samples: int) -> np.ndarray:
@@ -65,19 +57,8 @@ def made_up(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return state
 
 
-def load(path: Path, name: str):
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--original", type=Path, required=True)
-    parser.add_argument("--checkpoints", type=Path, required=True)
-    parser.add_argument("--out", type=Path)
+    parser = arguments(__doc__, "--checkpoints")
     parser.add_argument("--seconds", type=int)
     args = parser.parse_args()
     original = load(args.original / "models/AASIST.py", "aasist_original")
@@ -93,14 +74,7 @@ def main() -> None:
             model.load_state_dict(trained)
             torch.set_num_threads(2)
             with torch.no_grad():
-                model(waves[:1])
-                times = []
-                for i in range(args.seconds):
-                    start = time.process_time(), time.perf_counter()
-                    model(waves[i % len(waves)][None])
-                    times.append((time.process_time() - start[0], time.perf_counter() - start[1]))
-            cpu, wall = np.median(times, axis=0)
-            print(f"{name}: {wall:.3f} s a window, {cpu:.3f} s of processor time (median of {args.seconds})")
+                print(f"{name}: {timed(lambda i: model(waves[i % len(waves)][None]), args.seconds)}")
             continue
         for which, state in [("trained", trained), ("made_up", made_up(model))]:
             model.load_state_dict(state)

@@ -12,18 +12,20 @@ is the folder with the tars of real and spoofed clips; the file holds their name
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
+import sys
 import tarfile
-import time
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import torch
 
-from golden_aasist import SIGNALS, load, made_up, signal
+from golden_aasist import SIGNALS, made_up, signal
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from original import arguments, load, timed  # noqa: E402
 
 SAMPLES = 64600
 # model_config_RawGAT_ST.yaml of that commit.
@@ -50,11 +52,8 @@ def clips(speech: Path) -> list[tuple[str, str, np.ndarray]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--original", type=Path, required=True)
-    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser = arguments(__doc__, "--checkpoint")
     parser.add_argument("--speech", type=Path)
-    parser.add_argument("--out", type=Path)
     parser.add_argument("--seconds", type=int)
     args = parser.parse_args()
     original = load(args.original / "model.py", "rawgat_st_original")
@@ -70,14 +69,7 @@ def main() -> None:
     if args.seconds:
         torch.set_num_threads(2)
         window = [signal(0, SAMPLES)]
-        ask(trained, window)
-        times = []
-        for _ in range(args.seconds):
-            start = time.process_time(), time.perf_counter()
-            ask(trained, window)
-            times.append((time.process_time() - start[0], time.perf_counter() - start[1]))
-        cpu, wall = np.median(times, axis=0)
-        print(f"{wall:.3f} s a window, {cpu:.3f} s of processor time (median of {args.seconds})")
+        print(timed(lambda _: ask(trained, window), args.seconds))
         return
     signals = [signal(*s) for s in SIGNALS]
     answers = {

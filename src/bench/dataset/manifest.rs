@@ -1,13 +1,13 @@
 //! A data set's manifest.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use super::{DatasetError, MediaKind, place, short};
+use crate::bench::files::read_small;
+use crate::digest;
 
 /// Of the manifest's format.
 const SCHEMA: i64 = 1;
@@ -37,6 +37,12 @@ pub enum Layout {
     Dfdc,
     #[serde(rename = "av-deepfake1m")]
     AvDeepfake1m,
+    LavDf,
+    /// The part of FaceForensics++ with paid actors.
+    #[serde(rename = "deepfakedetection")]
+    DeepFakeDetection {
+        compression: String,
+    },
     /// `protocol` and `audio` where the files lie elsewhere than the edition's archives put them.
     Asvspoof {
         edition: Edition,
@@ -57,6 +63,8 @@ impl Layout {
             Self::CelebDf => "celeb-df",
             Self::Dfdc => "dfdc",
             Self::AvDeepfake1m => "av-deepfake1m",
+            Self::LavDf => "lav-df",
+            Self::DeepFakeDetection { .. } => "deepfakedetection",
             Self::Asvspoof { .. } => "asvspoof",
             Self::Archives => "archives",
         }
@@ -67,8 +75,12 @@ impl Layout {
 pub enum Edition {
     #[serde(rename = "2019-la")]
     La2019,
+    #[serde(rename = "2019-pa")]
+    Pa2019,
     #[serde(rename = "2021-la")]
     La2021,
+    #[serde(rename = "2021-pa")]
+    Pa2021,
     #[serde(rename = "2021-df")]
     Df2021,
     #[serde(rename = "5")]
@@ -171,13 +183,7 @@ impl Manifest {
     /// and field are named.
     pub fn read(path: &Path) -> Result<Self, DatasetError> {
         let wrong = |message: String| DatasetError::new(path, message);
-        let mut bytes = Vec::new();
-        std::fs::File::open(path)
-            .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
-            .map_err(|e| wrong(format!("cannot be read: {e}")))?;
-        if bytes.len() as u64 > MAX_BYTES {
-            return Err(wrong(format!("a manifest of more than {MAX_BYTES} bytes")));
-        }
+        let bytes = read_small(path, MAX_BYTES).map_err(wrong)?;
         let text = std::str::from_utf8(&bytes).map_err(|_| wrong("no UTF-8 text".to_owned()))?;
         let raw: Raw = toml::from_str(text).map_err(|e| {
             let line = e.span().and_then(|span| {
@@ -186,7 +192,7 @@ impl Manifest {
             });
             wrong(e.message().replace('\n', "; ")).at(line)
         })?;
-        let sha256 = hex(&Sha256::digest(&bytes));
+        let sha256 = digest::sha256(&bytes);
         raw.checked(path, sha256).map_err(|e| match &e.field {
             // The line where the field stands, where it stands at the start of one.
             Some(field) if e.line.is_none() => {
@@ -263,7 +269,7 @@ impl Raw {
             ("index", self.index.is_some(), &["index", "archives"][..]),
             ("columns", self.columns.is_some(), &["index"]),
             ("fake_label", self.fake_label.is_some(), &["index"]),
-            ("compression", self.compression.is_some(), &["faceforensics"]),
+            ("compression", self.compression.is_some(), &["faceforensics", "deepfakedetection"]),
             ("methods", self.methods.is_some(), &["faceforensics"]),
             ("edition", self.edition.is_some(), &["asvspoof"]),
             ("protocol", self.protocol.is_some(), &["asvspoof"]),
@@ -297,7 +303,7 @@ impl Raw {
                 }
                 Layout::Index { index, columns, fake_label: self.fake_label }
             }
-            "faceforensics" => {
+            "faceforensics" | "deepfakedetection" => {
                 let compression = text("compression", self.compression)?;
                 if !["c0", "c23", "c40", "raw"].contains(&compression.as_str()) {
                     let message =
@@ -309,18 +315,23 @@ impl Raw {
                 {
                     return Err(wrong("methods", "folders' names are expected".to_owned()));
                 }
-                Layout::FaceForensics { compression, methods: self.methods }
+                if name_of_layout == "faceforensics" {
+                    Layout::FaceForensics { compression, methods: self.methods }
+                } else {
+                    Layout::DeepFakeDetection { compression }
+                }
             }
             "celeb-df" => Layout::CelebDf,
             "dfdc" => Layout::Dfdc,
             "av-deepfake1m" => Layout::AvDeepfake1m,
+            "lav-df" => Layout::LavDf,
             "asvspoof" => {
                 let Some(edition) = self.edition else {
-                    let message = "is missing: 2019-la, 2021-la, 2021-df or 5";
+                    let message = "is missing: 2019-la, 2019-pa, 2021-la, 2021-pa, 2021-df or 5";
                     return Err(wrong("edition", message.to_owned()));
                 };
                 if splits.len() > 1
-                    && matches!(edition, Edition::La2019 | Edition::Five)
+                    && matches!(edition, Edition::La2019 | Edition::Pa2019 | Edition::Five)
                     && (self.protocol.is_some() || self.audio.is_some())
                 {
                     let field = if self.protocol.is_some() { "protocol" } else { "audio" };
@@ -333,8 +344,8 @@ impl Raw {
             "archives" => Layout::Archives,
             other => {
                 let message = format!(
-                    "'{}'; index, faceforensics, celeb-df, dfdc, av-deepfake1m, asvspoof or archives \
-                     is expected",
+                    "'{}'; index, faceforensics, deepfakedetection, celeb-df, dfdc, av-deepfake1m, \
+                     lav-df, asvspoof or archives is expected",
                     short(other)
                 );
                 return Err(wrong("layout", message));
@@ -380,8 +391,4 @@ fn plain(name: &str) -> bool {
 
 pub(super) fn is_sha256(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

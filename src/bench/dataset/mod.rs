@@ -15,6 +15,7 @@ mod verify;
 pub use manifest::{FileRecord, Layout, Manifest};
 pub use verify::{Fault, Finding, Verification, verify};
 
+use super::files::shown;
 use place::Root;
 
 /// Items of one data set. Beyond it is an error, not a machine without memory.
@@ -257,10 +258,5 @@ pub fn load(request: &Request) -> Result<DataSet, DatasetError> {
 
 /// Text from a file, short enough for a message.
 fn short(text: &str) -> String {
-    let mut short: String =
-        text.chars().take(120).map(|c| if c.is_control() { '?' } else { c }).collect();
-    if short.len() < text.len() {
-        short.push('…');
-    }
-    short
+    shown(text, 120)
 }

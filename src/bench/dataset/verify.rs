@@ -1,17 +1,16 @@
 //! Whether a data set's files are there and whole, and whether its splits are apart.
 
 use std::collections::{HashMap, HashSet};
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde::Serialize;
-use sha2::{Digest as _, Sha256};
 use walkdir::WalkDir;
 
-use super::manifest::{Layout, hex};
+use super::manifest::Layout;
 use super::place::{Look, Root};
 use super::{DatasetError, Entry, Listing, Manifest, Request, layout, short};
+use crate::digest::{hex, sha256_of_file};
 
 /// Findings of one fault that are named; all are counted.
 const MAX_NAMED: usize = 1000;
@@ -269,7 +268,7 @@ fn check(path: &Path, sha256: Option<&str>) -> (bool, Option<(Fault, String)>) {
         Ok(_) => {}
     }
     let Some(wanted) = sha256 else { return (false, None) };
-    match digest(path) {
+    match sha256_of_file(path).map(|sum| hex(&sum)) {
         Ok(found) if found.eq_ignore_ascii_case(wanted) => (true, None),
         Ok(found) => {
             let cut = |text: &str| text.get(..12).unwrap_or(text).to_owned();
@@ -277,19 +276,6 @@ fn check(path: &Path, sha256: Option<&str>) -> (bool, Option<(Fault, String)>) {
             (true, Some((Fault::Altered, detail)))
         }
         Err(e) => unreadable(e),
-    }
-}
-
-fn digest(path: &Path) -> std::io::Result<String> {
-    let mut file = std::fs::File::open(path)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 18];
-    loop {
-        let read = file.read(&mut buffer)?;
-        if read == 0 {
-            return Ok(hex(&hasher.finalize()));
-        }
-        hasher.update(&buffer[..read]);
     }
 }
 

@@ -56,7 +56,7 @@ pub fn tpr_at(sweep: &Sweep, rate: usize) -> Metric {
     let one_in = RATES[rate];
     if sweep.reals < one_in {
         let why = format!(
-            "{} reals are too few to tell one false positive in {one_in} from none",
+            "too few reals ({}) to tell one false positive in {one_in} from none",
             sweep.reals
         );
         return Err(Absent::new(AbsentCode::TooFewReals, why));
@@ -75,7 +75,7 @@ pub fn threshold_at(ranked: &Ranked, one_in: u64) -> Metric<f64> {
     ranked.comparable()?;
     if ranked.reals() < one_in {
         let why = format!(
-            "{} reals are too few to tell one false positive in {one_in} from none",
+            "too few reals ({}) to tell one false positive in {one_in} from none",
             ranked.reals()
         );
         return Err(Absent::new(AbsentCode::TooFewReals, why));

@@ -150,6 +150,21 @@ pub fn paired_bootstrap(
     PairedBootstrap { auc: finish(auc, 0), eer_hull: finish(eer_hull, 1) }
 }
 
+/// p corrected for the number of tests, so that the chance of any false one among those below α is at
+/// most α, however they depend on each other: Holm (Scandinavian Journal of Statistics 1979). In the
+/// order of `p`.
+pub fn holm(p: &[f64]) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..p.len()).collect();
+    order.sort_by(|&a, &b| p[a].total_cmp(&p[b]));
+    let mut corrected = vec![0.0; p.len()];
+    let mut largest = 0.0_f64;
+    for (done, at) in order.into_iter().enumerate() {
+        largest = largest.max(p[at] * (p.len() - done) as f64).min(1.0);
+        corrected[at] = largest;
+    }
+    corrected
+}
+
 /// Probability that a standard normal variable is further from 0 than z.
 pub fn two_sided(z: f64) -> f64 {
     let x = z.abs() / std::f64::consts::SQRT_2;
@@ -166,4 +181,19 @@ pub fn two_sided(z: f64) -> f64 {
     // erfc(x) = e^(−x²) / √π · 1/(x + ½/(x + 1/(x + 3⁄2/(x + …)))), from the inside out.
     let fraction = (1..=60).rev().fold(x, |f, k| x + f64::from(k) / 2.0 / f);
     (-x * x).exp() / std::f64::consts::PI.sqrt() / fraction
+}
+
+#[cfg(test)]
+mod tests {
+    use super::holm;
+
+    #[test]
+    fn holms_correction_is_that_of_r() {
+        // p.adjust(c(0.01, 0.04, 0.03, 0.005, 0.5, 0.9), "holm")
+        let found = holm(&[0.01, 0.04, 0.03, 0.005, 0.5, 0.9]);
+        let want = [0.05, 0.12, 0.12, 0.03, 1.0, 1.0];
+        assert!(found.iter().zip(want).all(|(a, b)| (a - b).abs() < 1e-12), "{found:?}");
+        assert!(holm(&[]).is_empty());
+        assert_eq!(holm(&[0.2]), [0.2]);
+    }
 }

@@ -44,19 +44,11 @@ pub fn read(proposals: &Path, key: &Path, fps: f32) -> Result<Localized, ReadErr
         return Err(ReadError::new(key, None, ReadCode::Empty, "no files"));
     }
     let mut found: Vec<Option<Vec<Proposal>>> = vec![None; metadata.len()];
-    for (file, rows) in parse(proposals, ProposalsSeed)? {
+    for (file, rows) in self::proposals(proposals, fps)? {
         let Some(&at) = index.get(file.as_str()) else {
             let message = format!("'{}' is not in the key {}", short(&file), key.display());
             return Err(ReadError::new(proposals, None, ReadCode::NotInKey, message));
         };
-        let rows = rows
-            .into_iter()
-            .map(|Row(confidence, start, end)| Proposal {
-                confidence,
-                start: start / fps,
-                end: end / fps,
-            })
-            .collect();
         if found[at].replace(rows).is_some() {
             let message = format!("'{}' is there twice", short(&file));
             return Err(ReadError::new(proposals, None, ReadCode::DuplicateFile, message));
@@ -94,6 +86,20 @@ pub fn read(proposals: &Path, key: &Path, fps: f32) -> Result<Localized, ReadErr
     localized.groups =
         groups.map(|of| Groups { kind: "identity".to_owned(), of, count: identities.0.len() });
     Ok(localized)
+}
+
+/// Proposals of each file, in the file's order; times in units of 1 / `fps` s become seconds.
+pub(in crate::bench) fn proposals(
+    path: &Path,
+    fps: f32,
+) -> Result<Vec<(String, Vec<Proposal>)>, ReadError> {
+    let seconds =
+        |Row(confidence, start, end)| Proposal { confidence, start: start / fps, end: end / fps };
+    let files = parse(path, ProposalsSeed)?;
+    Ok(files
+        .into_iter()
+        .map(|(file, rows)| (file, rows.into_iter().map(seconds).collect()))
+        .collect())
 }
 
 pub(in crate::bench) fn identity(file: &str) -> Option<&str> {

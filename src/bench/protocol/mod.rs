@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::evaluate::Scale;
+use super::files::shown;
 use super::metrics::bootstrap::Units;
 
 pub mod av_deepfake1m;
@@ -216,10 +217,5 @@ impl Names {
 
 /// Text from a file, short enough for a message.
 pub(crate) fn short(text: &str) -> String {
-    let mut short: String =
-        text.chars().take(40).map(|c| if c.is_control() { '?' } else { c }).collect();
-    if short.len() < text.len() {
-        short.push('…');
-    }
-    short
+    shown(text, 40)
 }

@@ -9,7 +9,8 @@ use super::metrics::{Absent, Metric};
 use super::output::Level;
 use super::protocol::Direction;
 use super::run::results::{
-    CLEAN, Cell, CellLevel, DataSet, Detector, DetectorKind, Results, Worst,
+    CLEAN, Cell, CellLevel, Comparison, DataSet, Detector, DetectorKind, Localisation, Results,
+    Worst,
 };
 
 mod chart;
@@ -206,14 +207,27 @@ impl Report<'_> {
                     entry(level, "auc").and_then(|e| e.interval.as_ref()),
                     Some(Ok(interval)) if interval.high < 0.5
                 );
+                let detector = self.detector(&cell.detector);
+                let fixed =
+                    |d: &Detector| matches!(d.kind, DetectorKind::Ours | DetectorKind::Imported);
+                let (what, more) = match detector {
+                    Some(d) if fixed(d) => {
+                        ("It is worse than chance on these files.", String::new())
+                    }
+                    _ => (
+                        "The sign of its scores may be wrong.",
+                        format!(
+                            " They were read as {}; the other direction would give {:.3}.",
+                            detector.map_or("", |d| direction(d.direction)),
+                            1.0 - auc
+                        ),
+                    ),
+                };
                 loud.push(format!(
-                    "<strong>{} on {}: AUC {auc:.3} is below 0.5. The sign of its scores may be \
-                     wrong.</strong> They were read as {}; the other direction would give {:.3}.{}",
+                    "<strong>{} on {}: AUC {auc:.3} is below 0.5. {what}</strong>{more}{}",
                     escape(&cell.detector),
                     escape(&cell.data_set),
-                    self.detector(&cell.detector).map_or("", |d| direction(d.direction)),
-                    1.0 - auc,
-                    if clear { "" } else { " With these few files it may be chance, too." }
+                    if clear { "" } else { " With these few files it may be chance." }
                 ));
             }
         }
@@ -229,12 +243,8 @@ impl Report<'_> {
             ));
         }
         // Of the signs, the list above says more.
-        let quiet: Vec<&String> = self
-            .results
-            .hints
-            .iter()
-            .filter(|hint| !hint.contains("THE SIGN MAY BE WRONG"))
-            .collect();
+        let quiet: Vec<&String> =
+            self.results.hints.iter().filter(|hint| !hint.contains(" is BELOW 0.5: ")).collect();
         let mut html = String::new();
         if !loud.is_empty() {
             let items: Vec<String> = loud.iter().map(|l| format!("<li>{l}</li>")).collect();
@@ -387,10 +397,13 @@ impl Report<'_> {
             html += &self.differences(set);
             html += &self.curves(files, &clean);
             html += &self.robustness(set);
-            html += &localisation(&clean);
-            html += &self.cost(&clean);
         }
-        html += &errors(set, &clean, pictures);
+        // A file of proposals in time has no levels.
+        html += &localisation(&clean);
+        if !levels.is_empty() {
+            html += &self.cost(&clean);
+            html += &errors(set, &clean, pictures);
+        }
         html + "</section>"
     }
 
@@ -535,11 +548,13 @@ impl Report<'_> {
             Ok(d) => {
                 // The other minus the first.
                 let by = if turned { d.difference } else { -d.difference };
-                let word = if significant(&d.interval) { "differs" } else { "no clear difference" };
+                let word = if differs(comparison) { "differs" } else { "no clear difference" };
+                // Corrected, for all rows are looked at.
+                let p = comparison.holm.auc.unwrap_or(d.p);
                 format!(
                     "{}<br><span class=\"small\">{word}, p {}</span>",
                     signed(by),
-                    probability(d.p)
+                    probability(p)
                 )
             }
         }
@@ -568,8 +583,13 @@ impl Report<'_> {
         for pair in &pairs {
             let (by, p, differ) = match &pair.bootstrap.auc {
                 Ok(d) => {
-                    let differ = significant(&d.interval);
+                    let differ = differs(pair);
                     clear += usize::from(differ);
+                    let word = match (differ, significant(&d.interval)) {
+                        (true, _) => "<strong>yes</strong>",
+                        (false, true) => "not after correction",
+                        (false, false) => "not clear",
+                    };
                     (
                         format!(
                             "{}<br><span class=\"small\">{} to {}</span>",
@@ -577,8 +597,8 @@ impl Report<'_> {
                             signed(d.interval.low),
                             signed(d.interval.high)
                         ),
-                        probability(d.p),
-                        if differ { "<strong>yes</strong>" } else { "not clear" }.to_owned(),
+                        corrected(d.p, pair.holm.auc),
+                        word.to_owned(),
                     )
                 }
                 Err(absent) => {
@@ -587,7 +607,7 @@ impl Report<'_> {
                 }
             };
             let delong = match &pair.delong {
-                Ok(d) => probability(d.p),
+                Ok(d) => corrected(d.p, pair.holm.delong),
                 Err(absent) => reasons.cell(&absent.why),
             };
             table.row(&[
@@ -600,15 +620,16 @@ impl Report<'_> {
             ]);
         }
         format!(
-            "<h3>Do they differ?</h3><p>Of {}, {} at 95 %: the interval of the paired bootstrap leaves \
-             out 0. Pairs are tested one by one, without a correction for their number; DeLong takes \
-             files as independent, the bootstrap draws whole people where they are known.</p>{}{}",
+            "<h3>Do they differ?</h3><p>Of {}, {} at 95 %: the paired bootstrap's p, corrected after Holm \
+             for the {} of this report, is below 0.05. Below each p stands the corrected one. DeLong \
+             takes files as independent, the bootstrap draws whole people where they are known.</p>{}{}",
             count(pairs.len() as u64, "pair"),
             match clear {
                 0 => "none differs".to_owned(),
                 1 => "one differs".to_owned(),
                 n => format!("{n} differ"),
             },
+            count(self.results.comparisons.len() as u64, "pair"),
             table.finish(),
             reasons.finish()
         )
@@ -750,17 +771,33 @@ fn localisation(clean: &[&Cell]) -> String {
             names.push(&entry.name);
         }
     }
+    // Where no detector has any, the row says why.
+    let names = if names.is_empty() { vec!["AP, AR"] } else { names };
+    let (complete, published): (Vec<&str>, Vec<&str>) =
+        names.into_iter().partition(|name| name.ends_with("_complete"));
+    let mut html = format!(
+        "<h3>Localisation in time</h3><p>How well forged stretches were found: AP@IoU and AR@N as \
+         AV-Deepfake1M defines them; <em>complete</em> without the places where that definition is \
+         lenient or harsh.</p>{}",
+        located(&found, &published)
+    );
+    if !complete.is_empty() {
+        html += &details("Complete", &located(&found, &complete));
+    }
+    html
+}
+
+/// A table of such metrics.
+fn located(found: &[(&Cell, &Localisation)], names: &[&str]) -> String {
     let mut head = vec!["Metric"];
     head.extend(found.iter().map(|(cell, _)| cell.detector.as_str()));
     let mut reasons = Reasons::default();
     let mut table = Table::new("Localisation in time", &head);
-    // Where no detector has any, the row says why.
-    let names = if names.is_empty() { vec!["AP, AR"] } else { names };
-    for name in names {
+    for &name in names {
         let label =
             name.replace("ap@", "AP@").replace("ar@", "AR@").replace("_complete", ", complete");
         let mut cells = vec![escape(&label)];
-        for (_, found) in &found {
+        for (_, found) in found {
             cells.push(match &found.metrics {
                 Err(absent) => reasons.cell(&absent.why),
                 Ok(level) => match level.metrics.0.iter().find(|e| e.name == name) {
@@ -771,13 +808,7 @@ fn localisation(clean: &[&Cell]) -> String {
         }
         table.row(&cells);
     }
-    format!(
-        "<h3>Localisation in time</h3><p>How well forged stretches were found: AP@IoU and AR@N as \
-         AV-Deepfake1M defines them; <em>complete</em> without the places where that definition is \
-         lenient or harsh.</p>{}{}",
-        table.finish(),
-        reasons.finish()
-    )
+    table.finish() + &reasons.finish()
 }
 
 fn errors(set: &DataSet, clean: &[&Cell], pictures: &mut Thumbnails) -> String {
@@ -936,6 +967,17 @@ fn shown(entry: &Entry, in_percent: bool, reasons: &mut Reasons) -> String {
             )
         }
     }
+}
+
+/// At 95 % for all pairs of the report together.
+fn differs(pair: &Comparison) -> bool {
+    pair.holm.auc.is_some_and(|p| p < 0.05)
+}
+
+/// A test's p, and the corrected one below it.
+fn corrected(p: f64, holm: Option<f64>) -> String {
+    let below = holm.map(|p| format!("<br><span class=\"small\">Holm {}</span>", probability(p)));
+    probability(p) + &below.unwrap_or_default()
 }
 
 fn significant(interval: &Interval) -> bool {

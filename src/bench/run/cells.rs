@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::journal::{Batch, Record};
 use super::results::{
-    CURVE_POINTS, Cell, CellLevel, Comparison, Cost, HISTOGRAM_BINS, Histogram, Localisation,
+    CURVE_POINTS, Cell, CellLevel, Comparison, Cost, HISTOGRAM_BINS, Histogram, Holm, Localisation,
     Media, Transferred, WORST, Worst,
 };
 use crate::bench::dataset::Item;
@@ -39,10 +39,12 @@ pub struct Given<'a> {
     /// In the detector's direction.
     pub threshold: Option<f64>,
     pub setting: Setting,
-    /// Whether all hints are wanted, or the loud one only.
+    /// Whether hints on metrics are wanted.
     pub clean: bool,
     /// Whether the detector says when a file is fake.
     pub locates: bool,
+    /// Whether it says of whole files that they are.
+    pub scores_files: bool,
 }
 
 /// Trials of one level.
@@ -99,6 +101,9 @@ fn stretch_is_fake(item: &Item, start_ms: u32, end_ms: u32) -> bool {
 
 /// All levels of a cell: files, then what they are made of.
 fn levels(given: &Given) -> Vec<(&'static str, Trials)> {
+    if !given.scores_files {
+        return Vec::new();
+    }
     let mut files = Trials::default();
     let (mut tracks, mut windows, mut frames) =
         (Trials::default(), Trials::default(), Trials::default());
@@ -121,6 +126,9 @@ fn levels(given: &Given) -> Vec<(&'static str, Trials)> {
                 windows.push(f64::from(*probability), fake, at);
             }
         }
+        for (start, end, score) in &record.windows {
+            windows.push(given.reading.turn(*score), stretch_is_fake(item, *start, *end), at);
+        }
     }
     let mut all = vec![(given.media.name(), files)];
     let below = [(TRACK, tracks), (WINDOW, windows), (FRAME, frames)];
@@ -131,7 +139,8 @@ fn levels(given: &Given) -> Vec<(&'static str, Trials)> {
 /// Evaluates a cell; also what people should look at.
 pub fn cell(given: &Given, rules: Rules) -> (Cell, Vec<String>) {
     let [data_set, detector, degradation] = given.names;
-    let subject = format!("{detector} on {data_set}, {degradation}");
+    let state = if given.clean { String::new() } else { format!(", {degradation}") };
+    let subject = format!("{detector} on {data_set}{state}");
     let mut hints = Vec::new();
     let options = Options {
         scale: given.reading.scale,
@@ -157,6 +166,8 @@ pub fn cell(given: &Given, rules: Rules) -> (Cell, Vec<String>) {
         });
         if place == 0 {
             match &metrics {
+                // What is said of clean files is not said again of each of their copies, and a detector that
+                // is wrong on those alone has no wrong sign.
                 Ok(level) if given.clean => hints.extend(hints::hints(
                     &subject,
                     level,
@@ -165,10 +176,7 @@ pub fn cell(given: &Given, rules: Rules) -> (Cell, Vec<String>) {
                     rules.rounds,
                     given.setting,
                 )),
-                Ok(level) => {
-                    let loud = hints::wrong_sign(&subject, level, given.reading, given.setting);
-                    hints.extend(loud);
-                }
+                Ok(_) => {}
                 Err(absent) => hints.push(format!("{subject}: no metrics: {absent}")),
             }
             worst = worst_of(given, &trials, &ranked, options.threshold);
@@ -231,17 +239,27 @@ fn localisation(given: &Given, rules: Rules) -> Option<Localisation> {
     let mut judged = Trials::default();
     for (at, (item, record)) in given.items.iter().zip(given.records).enumerate() {
         let periods = item.fake_periods.as_ref()?;
-        let Some(record) = record.as_ref().filter(|r| r.score.is_some()) else { continue };
+        let Some(record) = record.as_ref().filter(|r| r.skipped.is_none()) else { continue };
         let second = |ms: u32| (f64::from(ms) / 1000.0) as f32;
-        let mut proposals: Vec<Proposal> = record
-            .segments
-            .iter()
-            .map(|(start, end, confidence)| Proposal {
-                confidence: *confidence,
-                start: second(*start),
-                end: second(*end),
-            })
-            .collect();
+        // Our segments have probabilities, whatever the scores are.
+        let mut proposals: Vec<Proposal> = match &record.proposals {
+            Some(proposals) => proposals
+                .iter()
+                .map(|&(start, end, score)| {
+                    let confidence = given.reading.turn(f64::from(score)) as f32;
+                    Proposal { confidence, start, end }
+                })
+                .collect(),
+            None => record
+                .segments
+                .iter()
+                .map(|(start, end, confidence)| Proposal {
+                    confidence: *confidence,
+                    start: second(*start),
+                    end: second(*end),
+                })
+                .collect(),
+        };
         proposals.sort_by(|a, b| b.confidence.total_cmp(&a.confidence));
         let truth = periods.iter().map(|[a, b]| (*a as f32, *b as f32)).collect();
         files.push(Located { truth, proposals });
@@ -425,7 +443,27 @@ pub fn compare(
         files: of_a.scores.len() as u64,
         delong: paired::delong(&ranked_a, &ranked_b),
         bootstrap: paired::paired_bootstrap(&ranked_a, &ranked_b, &units, rules.rounds, rules.seed),
+        holm: Holm::default(),
     })
+}
+
+/// Corrects each test's p for all comparisons of the run.
+pub fn correct(comparisons: &mut [Comparison]) {
+    type P = fn(&Comparison) -> Option<f64>;
+    type Place = fn(&mut Holm) -> &mut Option<f64>;
+    let tests: [(P, Place); 3] = [
+        (|c| Some(c.delong.as_ref().ok()?.p), |holm| &mut holm.delong),
+        (|c| Some(c.bootstrap.auc.as_ref().ok()?.p), |holm| &mut holm.auc),
+        (|c| Some(c.bootstrap.eer_hull.as_ref().ok()?.p), |holm| &mut holm.eer_hull),
+    ];
+    for (p, place) in tests {
+        let there: Vec<usize> =
+            (0..comparisons.len()).filter(|&i| p(&comparisons[i]).is_some()).collect();
+        let raw: Vec<f64> = there.iter().filter_map(|&i| p(&comparisons[i])).collect();
+        for (i, corrected) in there.into_iter().zip(paired::holm(&raw)) {
+            *place(&mut comparisons[i].holm) = Some(corrected);
+        }
+    }
 }
 
 /// A data set and one detector's clean records of it.

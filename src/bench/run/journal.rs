@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -40,8 +41,29 @@ pub struct Row {
     pub cell: CellName,
     pub id: String,
     pub fake: bool,
+    /// The data set's file when the run that judged it began. None: it was not there, or is not looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<Stamp>,
     #[serde(flatten)]
     pub record: Record,
+}
+
+/// What tells, without reading it, that a file is another than before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    pub bytes: u64,
+    /// When it was written last, since 1970.
+    pub modified_ns: i64,
+}
+
+impl Stamp {
+    /// None: there is no file.
+    pub fn of(path: &Path) -> Option<Self> {
+        let meta = std::fs::metadata(path).ok()?;
+        let modified_ns =
+            meta.mtime().saturating_mul(1_000_000_000).saturating_add(meta.mtime_nsec());
+        Some(Self { bytes: meta.len(), modified_ns })
+    }
 }
 
 /// What a detector said of a file.
@@ -73,6 +95,14 @@ pub struct Record {
     /// Scores of a video's frames, from a score file.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub frames: Vec<f64>,
+    /// What a command said of moments and stretches: start and end in milliseconds, score in its
+    /// direction.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<(u32, u32, f64)>,
+    /// Stretches that a command or a file of proposals calls forged: start and end in seconds, confidence
+    /// in the detector's direction. None: the detector proposes none in this way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proposals: Option<Vec<(f32, f32, f32)>>,
 }
 
 /// One face or speaker.
@@ -112,6 +142,8 @@ pub struct Index {
 pub struct Done {
     /// By cell, then item.
     pub records: Vec<Vec<Option<Record>>>,
+    /// Of the files that the records are of.
+    pub stamps: Vec<Vec<Option<Stamp>>>,
     /// By cell.
     pub batches: Vec<Vec<Batch>>,
 }
@@ -188,9 +220,10 @@ impl Journal {
     }
 
     fn read(&mut self, header: &Header, index: &Index) -> Result<Done, String> {
-        let sizes = index.set_of.iter().map(|set| index.items[*set].len());
+        let sizes = || index.set_of.iter().map(|set| index.items[*set].len());
         let mut done = Done {
-            records: sizes.map(|n| vec![None; n]).collect(),
+            records: sizes().map(|n| vec![None; n]).collect(),
+            stamps: sizes().map(|n| vec![None; n]).collect(),
             batches: vec![Vec::new(); index.set_of.len()],
         };
         let read = |e: std::io::Error| format!("cannot be read: {e}");
@@ -282,6 +315,7 @@ fn take(line: &[u8], index: &Index, done: &mut Done) -> Result<(), String> {
     let cell = *index.cells.get(&row.cell).ok_or_else(unknown)?;
     let item = *index.items[index.set_of[cell]].get(&row.id).ok_or_else(unknown)?;
     done.records[cell][item] = Some(row.record);
+    done.stamps[cell][item] = row.file;
     Ok(())
 }
 
@@ -308,7 +342,7 @@ mod tests {
             tracks: vec![TrackRecord { probability: 0.3, windows }],
             ..Record::default()
         };
-        Row { cell: cell("a"), id: id.into(), fake: true, record }
+        Row { cell: cell("a"), id: id.into(), fake: true, file: None, record }
     }
 
     fn open(path: &Path, fingerprint: &str, fresh: bool) -> Result<(Journal, Done), String> {

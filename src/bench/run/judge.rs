@@ -1,7 +1,6 @@
 //! The detectors of a suite, loaded and ready: ours, published networks, programs, score files.
 
 use std::fs::File;
-use std::io::Read as _;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,13 +13,14 @@ use super::degrade::Part;
 use super::journal::{Record, TrackRecord};
 use super::results::{DetectorKind as Sort, Media, Threshold};
 use super::score_file::{self, Said};
-use super::suite::{DetectorSpec, Kind, LooksAt};
+use super::suite::{DetectorSpec, Kind, LooksAt, Times};
 use crate::bench::dataset::Item;
 use crate::bench::evaluate::Scale;
 use crate::bench::protocol::{Direction, Reading};
 use crate::detect::Tier;
 use crate::detect::imported_face::ImportedFace;
 use crate::detect::imported_voice::ImportedVoice;
+use crate::digest::{hex, sha256_of_file};
 use crate::engine::score::{ImportedFaces, Scored, score_imported};
 use crate::engine::{DEFAULT_FPS, DeviceChoice, Engine, ScanOptions};
 use crate::models::weights::{PrecisionChoice, WeightStore};
@@ -73,8 +73,12 @@ enum How {
         external: External,
         batch: usize,
     },
-    /// For each data set that it judges, by the set's place; then by item.
-    Scores(Vec<Option<Vec<Said>>>),
+    /// For each data set that it judges, by the set's place; then by item. `proposals`: of stretches
+    /// of time, and not of files.
+    Scores {
+        by_set: Vec<Option<Vec<Said>>>,
+        proposals: bool,
+    },
 }
 
 /// A data set as judges see it.
@@ -149,7 +153,7 @@ impl Judge {
             threshold: spec.threshold.map(of_suite),
             datasets: spec.datasets.clone(),
             looks_at: spec.looks_at,
-            how: How::Scores(Vec::new()),
+            how: How::Scores { by_set: Vec::new(), proposals: false },
         };
         match spec.kind() {
             Kind::Ours => judge.ours(spec, loading)?,
@@ -204,10 +208,7 @@ impl Judge {
         let engine = Engine::new(options, &weights).map_err(|e| e.to_string())?;
         let precropped = spec.precropped.unwrap_or(false);
         self.sort = Sort::Ours;
-        self.what = match tier {
-            Some(tier) => format!("{wanted}, tier {}", tier.name()),
-            None => wanted.to_owned(),
-        };
+        self.what = format!("{wanted}, tier {}", engine.tier());
         self.fingerprint = format!("{}{}", engine.fingerprint(), u8::from(precropped));
         self.reading.scale = Scale::Probability;
         // Probabilities come as f32: the same number for both.
@@ -253,7 +254,8 @@ impl Judge {
         self.fingerprint = hex(&digest.finalize());
         let time_limit = spec.time_limit.map_or(TIME_LIMIT, Duration::from_secs_f64);
         let scale = self.reading.scale;
-        let external = External { command, folder: loading.folder.clone(), time_limit, scale };
+        let folder = loading.folder.clone();
+        let external = External { command, folder, time_limit, scale, times: spec.times };
         self.how = How::Command { external, batch: spec.batch.unwrap_or(BATCH) };
         Ok(())
     }
@@ -275,13 +277,29 @@ impl Judge {
         self.sort = Sort::Scores;
         self.what = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         self.fingerprint = hex(&sha256(path)?);
-        self.how = How::Scores(by_set);
+        self.how = How::Scores { by_set, proposals: spec.proposals() };
         Ok(())
     }
 
     /// Whether it says of such files when they are fake.
     pub fn locates(&self, media: Media) -> bool {
-        media != Media::Picture && matches!(self.how, How::Ours { precropped: false, .. })
+        let stretches = match &self.how {
+            How::Ours { precropped, .. } => !precropped,
+            How::Command { external, .. } => external.times == Some(Times::Segments),
+            How::Scores { proposals, .. } => *proposals,
+            How::Voices(_) | How::Faces { .. } => false,
+        };
+        stretches && media != Media::Picture
+    }
+
+    /// Whether it says of whole files how likely they are fake.
+    pub fn scores_files(&self) -> bool {
+        !matches!(self.how, How::Scores { proposals: true, .. })
+    }
+
+    /// Whether what it says depends on what is in the files.
+    pub fn opens_files(&self) -> bool {
+        !matches!(self.how, How::Scores { .. })
     }
 
     /// Whether it has something to look at in such files.
@@ -294,7 +312,9 @@ impl Judge {
                 Media::Audio => false,
             },
             How::Ours { .. } | How::Voices(_) => media != Media::Picture,
-            How::Command { .. } | How::Scores(_) => true,
+            // A picture is one moment.
+            How::Command { external, .. } => external.times.is_none() || media != Media::Picture,
+            How::Scores { proposals, .. } => !proposals || media != Media::Picture,
         }
     }
 
@@ -311,14 +331,14 @@ impl Judge {
         match &self.how {
             How::Ours { detector, .. } => *detector == DetectorKind::VoiceClone,
             How::Voices(_) => true,
-            How::Faces { .. } | How::Command { .. } | How::Scores(_) => false,
+            How::Faces { .. } | How::Command { .. } | How::Scores { .. } => false,
         }
     }
 
     /// Whether it looks at that part of such files, so that a change of it is worth judging.
     pub fn looks_at(&self, part: Part, media: Media) -> bool {
         let wanted = match (&self.how, media) {
-            (How::Scores(_), _) => return false,
+            (How::Scores { .. }, _) => return false,
             (How::Command { .. }, Media::Video) => self.looks_at.unwrap_or(LooksAt::Pictures),
             (_, Media::Audio) => LooksAt::Sound,
             (_, Media::Picture) => LooksAt::Pictures,
@@ -374,9 +394,8 @@ impl Judge {
                     let Some(answer) = external.judge(paths, folder.path(), stop)? else {
                         return Ok(());
                     };
-                    for (at, score) in there[first..].iter().zip(answer.scores) {
-                        let skipped = score.is_none().then(|| "no_score".to_owned());
-                        let record = Record { score, skipped, ..Record::default() };
+                    for (at, judged) in there[first..].iter().zip(answer.files) {
+                        let record = judged.record(external.times);
                         hear(Answer::Judged(*at, self.with_probability(record)))?;
                     }
                     hear(Answer::Took(Took {
@@ -387,12 +406,13 @@ impl Judge {
                 }
                 Ok(())
             }
-            How::Scores(by_set) => {
+            How::Scores { by_set, .. } => {
                 for (at, item) in items.iter().enumerate() {
                     let said = by_set[set].as_ref().and_then(|set| set.get(*item));
-                    let Said { score, frames } = said.cloned().unwrap_or_default();
-                    let skipped = score.is_none().then(|| "no_score".to_owned());
-                    let record = Record { score, skipped, frames, ..Record::default() };
+                    let Said { score, frames, proposals } = said.cloned().unwrap_or_default();
+                    let none = score.is_none() && proposals.is_none();
+                    let skipped = none.then(|| "no_score".to_owned());
+                    let record = Record { score, skipped, frames, proposals, ..Record::default() };
                     hear(Answer::Judged(at, self.with_probability(record)))?;
                 }
                 Ok(())
@@ -456,10 +476,7 @@ fn record(row: Scored, scale: Scale) -> Record {
     };
     let skipped = score.is_none().then(|| match (&row.error, row.reasons.first()) {
         (Some(error), _) => error.code.clone(),
-        (None, Some(reason)) => serde_json::to_value(reason.code)
-            .ok()
-            .and_then(|code| code.as_str().map(str::to_owned))
-            .unwrap_or_default(),
+        (None, Some(reason)) => reason.code.name(),
         (None, None) => "no_score".to_owned(),
     });
     let reason = row.reasons.first().map(|r| r.detail.clone()).filter(|_| skipped.is_some());
@@ -484,21 +501,8 @@ fn record(row: Scored, scale: Scale) -> Record {
     }
 }
 
-fn sha256(path: &Path) -> Result<Vec<u8>, String> {
-    let failed = |e: std::io::Error| format!("{}: cannot be read: {e}", path.display());
-    let mut file = File::open(path).map_err(failed)?;
-    let mut digest = Sha256::new();
-    let mut piece = vec![0; 1 << 16];
-    loop {
-        match file.read(&mut piece).map_err(failed)? {
-            0 => return Ok(digest.finalize().to_vec()),
-            n => digest.update(&piece[..n]),
-        }
-    }
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+fn sha256(path: &Path) -> Result<[u8; 32], String> {
+    sha256_of_file(path).map_err(|e| format!("{}: cannot be read: {e}", path.display()))
 }
 
 /// From here on the system counts the largest resident memory of this process anew, where it can.

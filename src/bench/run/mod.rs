@@ -26,11 +26,12 @@ use super::protocol::short;
 use super::report::report_html;
 use cells::{Clean, Given, Place, Rules};
 use degrade::{Degradation, Fault, Ffmpeg, Maker, Original};
-use journal::{Batch, CellName, Done, Index, Journal, Record, Row};
+use journal::{Batch, CellName, Done, Index, Journal, Record, Row, Stamp};
 use judge::{Answer, Files, Judge, Loading, Set, Took};
 use results::{CLEAN, DetectorKind, Results};
 use suite::{MAX_CELLS, Suite};
 
+use crate::digest::{hex, sha256};
 use crate::engine::DeviceChoice;
 
 /// Degraded copies that are there at a time, and their bytes, beyond which no further one is begun.
@@ -136,7 +137,8 @@ pub fn run(
     remove(&out.join(REPORT))?;
     let work = out.join(WORK);
     clear(&work)?;
-    let mut run = Run { plan: &plan, journal, done, observer, stop, work: &work };
+    let stamps = plan.stamps();
+    let mut run = Run { plan: &plan, journal, done, stamps, observer, stop, work: &work };
     let finished = run.all();
     clear(&work)?;
     if !finished? {
@@ -276,7 +278,7 @@ impl Plan {
                         serde_json::json!([item.id, item.fake, item.group, item.fake_periods]);
                     digest.update(line.to_string());
                 }
-                (&drawn.set.name, &drawn.set.manifest_sha256, judge::hex(&digest.finalize()))
+                (&drawn.set.name, &drawn.set.manifest_sha256, hex(&digest.finalize()))
             })
             .collect();
         let text = serde_json::json!({
@@ -286,7 +288,7 @@ impl Plan {
             "detectors": self.judges.iter().map(|j| &j.fingerprint).collect::<Vec<_>>(),
             "ffmpeg": self.ffmpeg.as_ref().map(|f| &f.version),
         });
-        Ok(judge::hex(&Sha256::digest(text.to_string())))
+        Ok(sha256(text.to_string()))
     }
 
     fn name(&self, cell: &Cell) -> CellName {
@@ -312,6 +314,13 @@ impl Plan {
             set_of: self.cells.iter().map(|c| c.set).collect(),
             items: self.sets.iter().map(by_id).collect(),
         }
+    }
+
+    /// Of each data set's files, now.
+    fn stamps(&self) -> Vec<Vec<Option<Stamp>>> {
+        let of_set =
+            |drawn: &Drawn| drawn.set.items.par_iter().map(|item| Stamp::of(&item.path)).collect();
+        self.sets.iter().map(of_set).collect()
     }
 
     fn results(&self, done: &Done) -> Results {
@@ -341,6 +350,7 @@ impl Plan {
                 },
                 clean: cell.degradation.is_none(),
                 locates: judge.locates(set.kind),
+                scores_files: judge.scores_files(),
             };
             let (cell, said) = cells::cell(&given, rules);
             cells.push(cell);
@@ -349,8 +359,8 @@ impl Plan {
         for (place, drawn) in self.sets.iter().enumerate() {
             let clean: Vec<Clean> = (0..self.judges.len())
                 .filter_map(|judge| {
-                    let records = records(place, judge, None)?;
                     let of = &self.judges[judge];
+                    let records = records(place, judge, None).filter(|_| of.scores_files())?;
                     Some(Clean { name: &of.name, records, reading: of.reading })
                 })
                 .collect();
@@ -361,7 +371,8 @@ impl Plan {
                 }
             }
         }
-        for (at, judge) in self.judges.iter().enumerate() {
+        cells::correct(&mut comparisons);
+        for (at, judge) in self.judges.iter().enumerate().filter(|(_, j)| j.scores_files()) {
             let places: Vec<Place> = (0..self.sets.len())
                 .filter_map(|place| {
                     let set = &self.sets[place].set;
@@ -506,6 +517,8 @@ struct Run<'a> {
     plan: &'a Plan,
     journal: Journal,
     done: Done,
+    /// Of each data set's files, when the run began.
+    stamps: Vec<Vec<Option<Stamp>>>,
     observer: &'a dyn Observer,
     stop: &'a AtomicBool,
     work: &'a Path,
@@ -520,6 +533,7 @@ impl Run<'_> {
                 *record = None;
             }
         }
+        self.forget_other_files();
         let all: usize = self.done.records.iter().map(Vec::len).sum();
         let done = self.done.records.iter().flatten().flatten().count();
         self.observer.begins(all as u64, done as u64);
@@ -532,6 +546,21 @@ impl Run<'_> {
             }
         }
         Ok(true)
+    }
+
+    /// What was said of a file that was another then is judged anew. One that is gone stands.
+    fn forget_other_files(&mut self) {
+        for (place, cell) in self.plan.cells.iter().enumerate() {
+            if !self.plan.judges[cell.judge].opens_files() {
+                continue;
+            }
+            let files = self.done.records[place].iter_mut().zip(&self.done.stamps[place]);
+            for ((record, before), now) in files.zip(&self.stamps[cell.set]) {
+                if now.is_some() && before != now {
+                    *record = None;
+                }
+            }
+        }
     }
 
     fn stopped(&self) -> bool {
@@ -659,10 +688,12 @@ impl Run<'_> {
 
     /// Writes a record down and remembers it.
     fn keep(&mut self, cell: usize, at: usize, record: Record) -> Result<(), String> {
+        let Cell { set, judge, .. } = self.plan.cells[cell];
         let name = self.plan.name(&self.plan.cells[cell]);
-        let item = &self.plan.sets[self.plan.cells[cell].set].set.items[at];
+        let item = &self.plan.sets[set].set.items[at];
         self.observer.judged(&name.detector, &name.data_set, &name.degradation);
-        let row = Row { cell: name, id: item.id.clone(), fake: item.fake, record };
+        let file = self.stamps[set][at].filter(|_| self.plan.judges[judge].opens_files());
+        let row = Row { cell: name, id: item.id.clone(), fake: item.fake, file, record };
         self.done.records[cell][at] = Some(self.journal.record(&row)?);
         Ok(())
     }

@@ -149,7 +149,8 @@ pub struct Cell {
     /// Files with a score on which the detector itself would give no verdict, since its interval
     /// holds the threshold. They count in all metrics. None: it has no such state.
     pub abstained: Option<u64>,
-    /// Files first, then tracks and windows where the detector gives their scores.
+    /// Files first, then tracks and windows where the detector gives their scores. Empty for a file of
+    /// proposals in time, which scores no files.
     pub levels: Vec<CellLevel>,
     /// How well the forged stretches of time were found: AP@IoU and AR@N. None: the data set does not say
     /// of all files when they are forged, or the detector does not.
@@ -172,7 +173,7 @@ impl Cell {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CellLevel {
     /// `video`, `audio`, `picture` (whole files), `track` (one face or one speaker), `window` (one face
-    /// at one moment, 4 s of speech).
+    /// at one moment, 4 s of speech, what a command gives a time for), `frame` (a score file's).
     pub level: String,
     pub fake: u64,
     pub real: u64,
@@ -239,6 +240,19 @@ pub struct Comparison {
     #[serde(with = "metric_json")]
     pub delong: Metric<DeLong>,
     pub bootstrap: PairedBootstrap,
+    #[serde(default)]
+    pub holm: Holm,
+}
+
+/// The tests' p, corrected for the number of comparisons in the run after Holm, each test by itself.
+/// None: the test has no p.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Holm {
+    pub delong: Option<f64>,
+    /// Of the paired bootstrap of AUC.
+    pub auc: Option<f64>,
+    /// Of the paired bootstrap of the hull's EER.
+    pub eer_hull: Option<f64>,
 }
 
 /// A detector's threshold fixed on one data set and used on another, clean files both.

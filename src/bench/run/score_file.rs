@@ -7,18 +7,23 @@ use super::short;
 use super::suite::{DetectorSpec, Join};
 use crate::bench::dataset::Item;
 use crate::bench::protocol::table::{self, Benchmark, Columns, Truth};
-use crate::bench::protocol::{Reading, deepfakebench};
+use crate::bench::protocol::{Reading, av_deepfake1m, deepfakebench};
 
 /// Names of protocols, as `veriscope bench metrics` has them.
-pub const PROTOCOLS: [&str; 7] = [
+pub const PROTOCOLS: [&str; 9] = [
     "csv",
     "asvspoof2019-la",
+    "asvspoof2019-pa",
     "asvspoof2021-la",
     "asvspoof2021-pa",
     "asvspoof2021-df",
     "asvspoof5",
     "deepfakebench",
+    PROPOSALS,
 ];
+
+/// The one of stretches of time.
+pub const PROPOSALS: &str = "av-deepfake1m";
 
 /// What a score file says of one item, in its own direction.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -27,6 +32,8 @@ pub struct Said {
     pub score: Option<f64>,
     /// Of a video's frames.
     pub frames: Vec<f64>,
+    /// Forged stretches that it proposes: start and end in seconds, confidence.
+    pub proposals: Option<Vec<(f32, f32, f32)>>,
 }
 
 /// The data sets that a score file belongs to: what was drawn of each, and what was not.
@@ -47,6 +54,9 @@ pub fn read(
 ) -> Result<Vec<Vec<Said>>, String> {
     let Some(path) = &spec.scores else { return Err("no score file".to_owned()) };
     let join = spec.join.unwrap_or_default();
+    if spec.proposals() {
+        return proposals(path, spec, join, parts);
+    }
     // Name → part and item.
     let mut places: HashMap<Box<str>, (usize, usize)> = HashMap::new();
     let source = format!("[the data sets of '{}']", spec.name()).into();
@@ -90,6 +100,48 @@ pub fn read(
         return Ok(said);
     }
     frames(path, spec, reading, join, &places, &truth, &mut said)?;
+    Ok(said)
+}
+
+/// AV-Deepfake1M's proposals. There names are paths below the split's folder; those below the root are
+/// known, too.
+fn proposals(
+    path: &Path,
+    spec: &DetectorSpec,
+    join: Join,
+    parts: &[Part],
+) -> Result<Vec<Vec<Said>>, String> {
+    let names = |id: &'_ str| -> Vec<Box<str>> {
+        let below = id.split_once('/').map(|(_, below)| below).filter(|_| join == Join::Id);
+        std::iter::once(joined(id, join)).chain(below).map(Box::from).collect()
+    };
+    // Name → part and item, where it is one item's.
+    let mut places: HashMap<Box<str>, Option<(usize, usize)>> = HashMap::new();
+    let mut outside: HashSet<Box<str>> = HashSet::new();
+    for (part, Part { drawn, left_out }) in parts.iter().enumerate() {
+        for (at, item) in drawn.iter().enumerate() {
+            for name in names(&item.id) {
+                places.entry(name).and_modify(|place| *place = None).or_insert(Some((part, at)));
+            }
+        }
+        outside.extend(left_out.iter().flat_map(|item| names(&item.id)));
+    }
+    let mut said: Vec<Vec<Said>> =
+        parts.iter().map(|part| vec![Said::default(); part.drawn.len()]).collect();
+    let fps = spec.proposal_fps.unwrap_or(1.0) as f32;
+    for (name, found) in av_deepfake1m::proposals(path, fps).map_err(|e| e.to_string())? {
+        let error = |what: &str| Err(format!("{}: '{}' {what}", path.display(), short(&name)));
+        let (part, at) = match places.get(name.as_str()) {
+            Some(Some(place)) => *place,
+            Some(None) => return error("is the name of several files"),
+            None if outside.contains(name.as_str()) => continue,
+            None => return error("is no file of the data sets"),
+        };
+        let found = found.into_iter().map(|p| (p.start, p.end, p.confidence)).collect();
+        if said[part][at].proposals.replace(found).is_some() {
+            return error("is there twice");
+        }
+    }
     Ok(said)
 }
 
@@ -138,7 +190,7 @@ fn frames(
 fn benchmark(protocol: Option<&str>) -> Option<Benchmark> {
     Some(match protocol? {
         "csv" => Benchmark::Csv,
-        "asvspoof2019-la" => Benchmark::Asvspoof2019,
+        "asvspoof2019-la" | "asvspoof2019-pa" => Benchmark::Asvspoof2019,
         "asvspoof2021-la" => Benchmark::Asvspoof2021La,
         "asvspoof2021-pa" => Benchmark::Asvspoof2021Pa,
         "asvspoof2021-df" => Benchmark::Asvspoof2021Df,

@@ -1,14 +1,14 @@
 //! `SUITE.toml`: which data sets, detectors and degradations. `docs/bench.md` describes it for people.
 
 use std::collections::HashSet;
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::degrade::{Degradation, Family};
+use super::score_file::PROPOSALS;
 use crate::bench::evaluate::Scale;
+use crate::bench::files::read_small;
 use crate::bench::protocol::Direction;
 
 /// A larger file is no suite.
@@ -79,6 +79,8 @@ pub struct DetectorSpec {
     pub looks_at: Option<LooksAt>,
     /// Weights and code whose content belongs to the run's fingerprint.
     pub files: Option<Vec<PathBuf>>,
+    /// What lines with times are; without it there are none.
+    pub times: Option<Times>,
 
     pub scores: Option<PathBuf>,
     pub protocol: Option<String>,
@@ -88,6 +90,8 @@ pub struct DetectorSpec {
     pub file_column: Option<String>,
     pub score_column: Option<String>,
     pub join: Option<Join>,
+    /// Of proposals whose times are counted in frames.
+    pub proposal_fps: Option<f64>,
 
     pub direction: Option<Direction>,
     pub scale: Option<Scale>,
@@ -100,6 +104,16 @@ pub enum LooksAt {
     Pictures,
     Sound,
     Both,
+}
+
+/// What a command's lines with times are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Times {
+    /// Moments or stretches that were judged, forged or not: a level of their own.
+    Windows,
+    /// Stretches that are proposed as forged, with their confidence: localisation in time.
+    Segments,
 }
 
 /// What a score file's names are compared with.
@@ -159,13 +173,8 @@ impl Suite {
     /// place.
     pub fn open(path: &Path) -> Result<Self, SuiteError> {
         let error = |message: String| SuiteError { file: path.to_owned(), message };
-        let mut text = String::new();
-        File::open(path)
-            .and_then(|file| file.take(MAX_BYTES + 1).read_to_string(&mut text))
-            .map_err(|e| error(format!("cannot be read: {e}")))?;
-        if text.len() as u64 > MAX_BYTES {
-            return Err(error(format!("more than {MAX_BYTES} bytes")));
-        }
+        let text = String::from_utf8(read_small(path, MAX_BYTES).map_err(error)?)
+            .map_err(|_| error("no UTF-8 text".to_owned()))?;
         let mut suite: Self = toml::from_str(&text).map_err(|e| {
             let line = e.span().map(|s| 1 + text[..s.start.min(text.len())].matches('\n').count());
             let line = line.map_or(String::new(), |l| format!("line {l}: "));
@@ -290,7 +299,7 @@ impl DetectorSpec {
             return Err("needs exactly one of `detector`, `network`, `command` and `scores`".into());
         };
         use Kind::{Command, Network, Ours, Scores};
-        let fits: [(bool, &str, &[Kind]); 17] = [
+        let fits: [(bool, &str, &[Kind]); 19] = [
             (self.tier.is_some(), "tier", &[Ours]),
             (self.precision.is_some(), "precision", &[Ours]),
             (self.fps.is_some(), "fps", &[Ours, Network]),
@@ -299,12 +308,14 @@ impl DetectorSpec {
             (self.batch.is_some(), "batch", &[Command]),
             (self.looks_at.is_some(), "looks_at", &[Command]),
             (self.files.is_some(), "files", &[Command]),
+            (self.times.is_some(), "times", &[Command]),
             (self.protocol.is_some(), "protocol", &[Scores]),
             (self.key.is_some(), "key", &[Scores]),
             (self.subset.is_some(), "subset", &[Scores]),
             (self.file_column.is_some(), "file_column", &[Scores]),
             (self.score_column.is_some(), "score_column", &[Scores]),
             (self.join.is_some(), "join", &[Scores]),
+            (self.proposal_fps.is_some(), "proposal_fps", &[Scores]),
             (self.direction.is_some(), "direction", &[Command, Scores]),
             (self.scale.is_some(), "scale", &[Command, Scores]),
             (self.threshold.is_some(), "threshold", &[Network, Command, Scores]),
@@ -349,17 +360,39 @@ impl DetectorSpec {
             }
         }
         if self.scores.is_some() {
+            let proposals = self.proposals();
             for missing in [
                 self.protocol.is_none().then_some("protocol"),
-                self.direction.is_none().then_some("direction"),
-                self.scale.is_none().then_some("scale"),
+                (self.direction.is_none() && !proposals).then_some("direction"),
+                (self.scale.is_none() && !proposals).then_some("scale"),
                 self.datasets.is_none().then_some("datasets"),
             ] {
                 needed(missing, "scores")?;
             }
             one_of("protocol", &self.protocol, &super::score_file::PROTOCOLS)?;
+            for (key, given) in [
+                ("direction", self.direction.is_some()),
+                ("scale", self.scale.is_some()),
+                ("threshold", self.threshold.is_some()),
+            ] {
+                if proposals && given {
+                    let why = "proposals have a confidence, and files no score";
+                    return Err(format!("`{key}` has no meaning with protocol {PROPOSALS}: {why}"));
+                }
+            }
+            if self.proposal_fps.is_some() && !proposals {
+                return Err(format!("`proposal_fps` goes with protocol {PROPOSALS} only"));
+            }
+            if self.proposal_fps.is_some_and(|fps| !(0.01..=1_000.0).contains(&fps)) {
+                return Err("`proposal_fps` is not from 0.01 to 1,000".to_owned());
+            }
         }
         Ok(())
+    }
+
+    /// Whether it is a file of proposals in time, which has no scores of files.
+    pub fn proposals(&self) -> bool {
+        self.protocol.as_deref() == Some(PROPOSALS)
     }
 }
 
@@ -414,6 +447,8 @@ mod tests {
     fn every_mistake_is_named_with_its_place() {
         let command = "[[detector]]\ncommand = 'x {list}'\n";
         let ours = "[[detector]]\ndetector = 'face-swap'\n";
+        let proposals =
+            "[[detector]]\nscores = 'x'\nprotocol = 'av-deepfake1m'\ndatasets = ['x']\n";
         for (more, says) in [
             ("nonsense = 1", "line 4: unknown field `nonsense`"),
             ("[[detector]]\ndetektor = 'face-swap'", "line 5: unknown field `detektor`"),
@@ -431,6 +466,17 @@ mod tests {
             (&format!("{command}batch = 0"), "`batch` is not"),
             (&format!("{command}threshold = nan"), "`threshold` is not finite"),
             ("[[detector]]\nscores = 'x'", "`scores` needs `protocol`"),
+            (&format!("{ours}times = 'windows'"), "`times` has no meaning beside `detector`"),
+            (&format!("{command}times = 'frames'"), "line 6: unknown variant `frames`"),
+            (
+                &format!("{proposals}direction = 'higher-is-fake'"),
+                "`direction` has no meaning with protocol av-deepfake1m",
+            ),
+            (&format!("{proposals}proposal_fps = 0"), "`proposal_fps` is not from"),
+            (
+                &format!("{}proposal_fps = 25", proposals.replace("av-deepfake1m", "csv")),
+                "`scores` needs `direction`",
+            ),
             (&format!("{ours}[[degradation]]\nfamily = 'rust'"), "degradation 1: unknown family"),
             (
                 &format!("{ours}[[degradation]]\nfamily = 'jpeg'"),

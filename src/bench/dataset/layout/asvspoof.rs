@@ -1,4 +1,4 @@
-//! ASVspoof 2019 LA, 2021 LA and DF, and 5: protocol files of one line a file, and folders of FLAC.
+//! ASVspoof 2019 LA and PA, 2021 LA, PA and DF, and 5: protocol files of one line a file, and folders of FLAC.
 
 use super::{DatasetError, Entry, Listing, Set, short};
 use crate::bench::dataset::manifest::Edition;
@@ -8,7 +8,7 @@ use crate::bench::protocol::table::Labels;
 /// A protocol's columns, counted from 0; speaker and file are the first two.
 struct Protocol {
     counts: &'static [usize],
-    attack: usize,
+    attack: Option<usize>,
     label: usize,
     split: Option<usize>,
 }
@@ -21,41 +21,49 @@ pub fn list(
 ) -> Result<Listing, DatasetError> {
     let mut listing = Listing::default();
     match edition {
-        Edition::La2019 => {
+        Edition::La2019 | Edition::Pa2019 => {
             set.known_splits(&["train", "dev", "eval"])?;
+            let task = if edition == Edition::La2019 { "LA" } else { "PA" };
             for split in set.splits() {
                 let list = match split {
                     "train" => "train.trn",
                     "dev" => "dev.trl",
                     _ => "eval.trl",
                 };
-                let names = ["", "LA/"].map(|base| {
-                    let folder = format!("{base}ASVspoof2019_LA_cm_protocols");
-                    format!("{folder}/ASVspoof2019.LA.cm.{list}.txt")
+                let bases = [String::new(), format!("{task}/")];
+                let names = bases.each_ref().map(|base| {
+                    let folder = format!("{base}ASVspoof2019_{task}_cm_protocols");
+                    format!("{folder}/ASVspoof2019.{task}.cm.{list}.txt")
                 });
-                let folders = ["", "LA/"].map(|base| format!("{base}ASVspoof2019_LA_{split}/flac"));
-                // speaker file - attack key
-                let columns = Protocol { counts: &[5], attack: 3, label: 4, split: None };
+                let folders = bases.map(|base| format!("{base}ASVspoof2019_{task}_{split}/flac"));
+                // speaker file -|environment attack key
+                let columns = Protocol { counts: &[5], attack: Some(3), label: 4, split: None };
                 let places = Places { protocol, audio, protocols: &names, folders: &folders };
                 read(set, &mut listing, &places, &columns, Some(split))?;
             }
         }
-        Edition::La2021 | Edition::Df2021 => {
+        Edition::La2021 | Edition::Pa2021 | Edition::Df2021 => {
             set.known_splits(&["progress", "eval", "hidden"])?;
-            let task = if edition == Edition::La2021 { "LA" } else { "DF" };
+            let (task, columns) = match edition {
+                Edition::La2021 => {
+                    // speaker file codec transmission attack key trim subset
+                    ("LA", Protocol { counts: &[8], attack: Some(4), label: 5, split: Some(7) })
+                }
+                Edition::Pa2021 => {
+                    // speaker file, seven conditions, key trim subset
+                    ("PA", Protocol { counts: &[12], attack: None, label: 9, split: Some(11) })
+                }
+                // speaker file compression source attack key trim subset vocoder, four more in full
+                _ => {
+                    ("DF", Protocol { counts: &[13, 9], attack: Some(4), label: 5, split: Some(7) })
+                }
+            };
             let names = [
                 format!("keys/{task}/CM/trial_metadata.txt"),
                 format!("{task}-keys-full/keys/{task}/CM/trial_metadata.txt"),
                 format!("ASVspoof2021_{task}_eval/keys/{task}/CM/trial_metadata.txt"),
             ];
             let folders = [format!("ASVspoof2021_{task}_eval/flac"), "flac".to_owned()];
-            let columns = if edition == Edition::La2021 {
-                // speaker file codec transmission attack key trim subset
-                Protocol { counts: &[8], attack: 4, label: 5, split: Some(7) }
-            } else {
-                // speaker file compression source attack key trim subset vocoder, four more in full
-                Protocol { counts: &[13, 9], attack: 4, label: 5, split: Some(7) }
-            };
             let places = Places { protocol, audio, protocols: &names, folders: &folders };
             read(set, &mut listing, &places, &columns, None)?;
         }
@@ -70,7 +78,7 @@ pub fn list(
                 let names = ["", "ASVspoof5_protocols/"]
                     .map(|folder| format!("{folder}ASVspoof5.{list}.tsv"));
                 // speaker file gender codec quality seed attack-tag attack key, and one unused
-                let columns = Protocol { counts: &[10], attack: 7, label: 8, split: None };
+                let columns = Protocol { counts: &[10], attack: Some(7), label: 8, split: None };
                 let folders = [folder.to_owned()];
                 let places = Places { protocol, audio, protocols: &names, folders: &folders };
                 read(set, &mut listing, &places, &columns, Some(split))?;
@@ -125,13 +133,13 @@ fn read(
         if !set.wants(split) {
             continue;
         }
-        let attack = fields[columns.attack];
+        let attack = columns.attack.map(|at| fields[at]);
         listing.push(Entry {
             id: format!("{folder}/{}.flac", fields[1]),
             fake,
             split: split.to_owned(),
             group: Some(fields[0].to_owned()),
-            generator: Some(attack).filter(|a| fake && *a != "-").map(short),
+            generator: attack.filter(|a| fake && *a != "-").map(short),
             periods: None,
             sha256: None,
             list,

@@ -3,12 +3,12 @@
 //! `labels.csv` of `filename,label` (1: fake).
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
 use std::path::Path;
 
 use serde::Deserialize;
 
 use super::{DatasetError, Entry, Listing, Set, names, short, stem};
+use crate::bench::files::read_small;
 use crate::bench::protocol::lines::Lines;
 
 /// A part has about 2,500 videos and half a megabyte of metadata.
@@ -85,13 +85,7 @@ fn parts(set: &Set) -> Result<Vec<String>, DatasetError> {
 fn read_part(set: &Set, part: &str, listing: &mut Listing) -> Result<(), DatasetError> {
     let path = set.root.path().join(part).join(METADATA);
     let wrong = |message: String| DatasetError::new(&path, message);
-    let mut bytes = Vec::new();
-    std::fs::File::open(&path)
-        .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(|e| wrong(format!("cannot be read: {e}")))?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(wrong(format!("more than {MAX_BYTES} bytes of metadata")));
-    }
+    let bytes = read_small(&path, MAX_BYTES).map_err(wrong)?;
     let videos: BTreeMap<String, Video> = serde_json::from_slice(&bytes)
         .map_err(|e| wrong(format!("is no DFDC metadata: {e}")).at(e.line() as u64))?;
     let list = listing.list(&path);

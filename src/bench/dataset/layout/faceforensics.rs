@@ -2,14 +2,13 @@
 //! `manipulated_sequences/METHOD/C/videos/AAA_BBB.mp4` are fakes with the face of BBB put into AAA.
 //! `splits/SPLIT.json` holds pairs: both originals and both fakes of a pair are in that split.
 
-use std::io::Read as _;
-
 use super::{DatasetError, Entry, Listing, Set, names, short};
+use crate::bench::files::read_small;
 
 /// A longer list of pairs is none.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// Another set, whose videos belong to no pair.
+/// A set of its own (`deep_fake_detection.rs`): its videos belong to no pair.
 const NOT_A_METHOD: &str = "DeepFakeDetection";
 
 pub fn list(
@@ -46,13 +45,7 @@ pub fn list(
         let places = [format!("splits/{split}.json"), format!("{split}.json")];
         let path = set.first(&format!("the list of pairs of split '{split}'"), &places)?;
         let wrong = |message: String| DatasetError::new(&path, message);
-        let mut bytes = Vec::new();
-        std::fs::File::open(&path)
-            .and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
-            .map_err(|e| wrong(format!("cannot be read: {e}")))?;
-        if bytes.len() as u64 > MAX_BYTES {
-            return Err(wrong(format!("a list of more than {MAX_BYTES} bytes")));
-        }
+        let bytes = read_small(&path, MAX_BYTES).map_err(wrong)?;
         let pairs: Vec<[String; 2]> = serde_json::from_slice(&bytes).map_err(|e| {
             wrong(format!("is no list of pairs of numbers: {e}")).at(e.line() as u64)
         })?;

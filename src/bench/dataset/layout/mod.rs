@@ -7,12 +7,15 @@ use super::manifest::{Layout, Manifest};
 use super::place::Root;
 use super::{DatasetError, Entry, Listing, MAX_ITEMS, short};
 
+mod array;
 mod asvspoof;
 mod av_deepfake1m;
 mod celeb_df;
+mod deep_fake_detection;
 mod dfdc;
 mod faceforensics;
 mod index;
+mod lav_df;
 
 /// What a set lists in the splits of its manifest, or in one of them. A table of all splits is given
 /// whole whatever split is wanted.
@@ -32,6 +35,8 @@ pub fn list(
         Layout::CelebDf => celeb_df::list(&set),
         Layout::Dfdc => dfdc::list(&set),
         Layout::AvDeepfake1m => av_deepfake1m::list(&set),
+        Layout::LavDf => lav_df::list(&set),
+        Layout::DeepFakeDetection { compression } => deep_fake_detection::list(&set, compression),
         Layout::Asvspoof { edition, protocol, audio } => {
             asvspoof::list(&set, *edition, protocol.as_deref(), audio.as_deref())
         }
