@@ -22,12 +22,14 @@ fn ended(status: ExitStatus) -> String {
 /// bytes of what it says on its stdout, which has to be one.
 ///
 /// # Errors
-/// One sentence: it was ended at the deadline, or failed. Nothing of it is left then.
+/// One sentence: it was ended at the deadline or because `stop` was set, or failed. Nothing of it is
+/// left then.
 pub(crate) fn output(
     child: Child,
     input: &[u8],
     most: u64,
     deadline: Duration,
+    stop: &AtomicBool,
 ) -> Result<Vec<u8>, String> {
     let started = Instant::now();
     let mut child = Reaped(child);
@@ -49,7 +51,18 @@ pub(crate) fn output(
             let _ = send.send(read.map(|_| text));
         });
         let left = || deadline.saturating_sub(started.elapsed());
-        let said = receive.recv_timeout(left());
+        let said = loop {
+            match receive.recv_timeout(left().min(LOOK)) {
+                Err(mpsc::RecvTimeoutError::Timeout) if !left().is_zero() => {
+                    if stop.load(Ordering::Relaxed) {
+                        // Otherwise the scope would wait for it.
+                        child.end();
+                        return Err("the file was given up".to_owned());
+                    }
+                }
+                said => break said,
+            }
+        };
         let status = child.wait(left());
         match (said, status) {
             (_, Ok(None)) | (Err(mpsc::RecvTimeoutError::Timeout), _) => {
@@ -63,6 +76,9 @@ pub(crate) fn output(
         .inspect_err(|_| child.end())
     })
 }
+
+/// How often a flag to stop is looked at.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What a supervised child may take.
 #[derive(Debug, Clone, Copy)]

@@ -16,7 +16,7 @@ use veriscope::bench::protocol::{Direction, Reading};
 use veriscope::bench::report::{MAX_THUMBNAILS, Thumbnail, report_html};
 use veriscope::bench::run::results::{
     CLEAN, Cell, CellLevel, Comparison, Cost, DataSet, Degradation, Detector, DetectorKind,
-    Histogram, Localisation, Results, Threshold, Transferred, Worst,
+    Histogram, Holm, Localisation, Results, Threshold, Transferred, Worst,
 };
 
 const HOSTILE: &str = "</title><script src=\"http://evil.example/x.js\">alert('1')</script>";
@@ -273,6 +273,7 @@ fn results() -> Results {
                     files: 600,
                     delong: paired::delong(&a.1, &b.1),
                     bootstrap: paired::paired_bootstrap(&a.1, &b.1, &Units::Trials(600), 200, 1),
+                    holm: Holm { auc: Some(0.011), ..Holm::default() },
                 });
             }
         }

@@ -6,6 +6,7 @@ use std::process::{Command, Output};
 
 use candle_core::{Device, Tensor};
 use veriscope::detect::Tier;
+use veriscope::digest::sha256;
 use veriscope::engine::{DeviceChoice, Engine, ScanOptions};
 use veriscope::face::{Rect, crop, resample::Picture};
 use veriscope::models::dinov2::{self, Dinov2};
@@ -134,7 +135,7 @@ fn a_tier_chooses_the_networks_and_their_crops() {
     let manifest = std::fs::read_to_string(weights.join("manifest.toml")).unwrap();
     let store = WeightStore::open(Some(weights)).unwrap();
     let old = store.entry("dinov2-vit-s14").unwrap().sha256.clone();
-    let new = vit::sha256(&base);
+    let new = sha256(&base);
     std::fs::write(&file, &base).unwrap();
     std::fs::write(weights.join("manifest.toml"), manifest.replace(&old, &new)).unwrap();
     assert_ne!(of(Tier::Accurate), accurate);

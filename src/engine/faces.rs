@@ -6,6 +6,7 @@ use std::{
 };
 
 use super::{
+    closeups::{CloseUp, CloseUps},
     heat::Maps,
     owner::{Client, InferenceError, Ticket},
 };
@@ -39,6 +40,9 @@ const SCORES_IN_WORK: usize = 24;
 /// four pictures a second. Beyond, neighbours' maps are joined, again and again. What is not
 /// joined yet takes a few hundred bytes a track more.
 const MAP_BYTES: usize = 4 << 20;
+/// What the pictures of faces that are kept may take, and of how many faces of one picture.
+const CLOSE_UP_BYTES: usize = 4 << 20;
+const CLOSE_UPS_A_PICTURE: usize = 4;
 /// The dear passes of the search are made once in this time and at each cut.
 const THOROUGH_MS: i64 = 1_000;
 /// Sightings under which a face in a video is taken for a false find.
@@ -50,8 +54,17 @@ struct Searching {
     tickets: Vec<(Pass, Ticket<Vec<Face>>)>,
 }
 
+/// A window whose score is asked for.
+struct Asked {
+    track: usize,
+    time_ms: i64,
+    weight: f32,
+    /// The face as [`CloseUp`] has it, where it is wanted.
+    picture: Option<Vec<u8>>,
+}
+
 struct Scoring {
-    windows: Vec<(usize, i64, f32)>,
+    windows: Vec<Asked>,
     ticket: Ticket<Vec<FaceScore>>,
 }
 
@@ -78,6 +91,7 @@ struct FaceTrack {
     scores: Vec<Scored>,
     /// Heat maps of `scores`, in their order.
     maps: Maps,
+    close_ups: CloseUps,
     refused: BTreeMap<ReasonCode, usize>,
     weak: BTreeMap<ReasonCode, usize>,
 }
@@ -116,12 +130,16 @@ pub struct Faces {
     tracks: BTreeMap<usize, FaceTrack>,
     /// What the tracks' maps take.
     map_bytes: usize,
+    wants_close_ups: bool,
+    /// What the tracks' pictures take.
+    close_up_bytes: usize,
     pub pictures: u64,
     pub windows: u64,
 }
 
 impl Faces {
-    pub fn new(client: Client, judging: Judging) -> Self {
+    /// `wants_close_ups`: pictures of the judged faces are kept for [`finish`](Self::finish).
+    pub fn new(client: Client, judging: Judging, wants_close_ups: bool) -> Self {
         Self {
             client,
             judging,
@@ -132,6 +150,8 @@ impl Faces {
             scoring: VecDeque::new(),
             tracks: BTreeMap::new(),
             map_bytes: 0,
+            wants_close_ups,
+            close_up_bytes: 0,
             pictures: 0,
             windows: 0,
         }
@@ -238,7 +258,13 @@ impl Faces {
                         *track.weak.entry(code).or_default() += 1;
                     }
                     track.last_judged_ms = Some(frame.time_ms);
-                    windows.push((id, frame.time_ms, quality.weight()));
+                    let wanted = self.wants_close_ups && windows.len() < CLOSE_UPS_A_PICTURE;
+                    windows.push(Asked {
+                        track: id,
+                        time_ms: frame.time_ms,
+                        weight: quality.weight(),
+                        picture: wanted.then(|| plain.to_vec()),
+                    });
                     crops.push(crop);
                 }
             }
@@ -255,8 +281,14 @@ impl Faces {
 
     fn scored(&mut self) -> Result<(), InferenceError> {
         let Some(Scoring { windows, ticket }) = self.scoring.pop_front() else { return Ok(()) };
-        for ((id, time_ms, weight), score) in windows.into_iter().zip(ticket.wait()?) {
-            if let Some(track) = self.tracks.get_mut(&id) {
+        for (asked, score) in windows.into_iter().zip(ticket.wait()?) {
+            let Asked { track, time_ms, weight, picture } = asked;
+            if let Some(track) = self.tracks.get_mut(&track) {
+                if let Some(rgb) = picture {
+                    let before = track.close_ups.bytes();
+                    track.close_ups.offer(time_ms, score.logit, &rgb, quality::SIDE);
+                    self.close_up_bytes = self.close_up_bytes + track.close_ups.bytes() - before;
+                }
                 let before = track.maps.bytes();
                 track.maps.push(&score.cells);
                 self.map_bytes += track.maps.bytes() - before;
@@ -267,6 +299,10 @@ impl Faces {
         if self.map_bytes > MAP_BYTES {
             self.tracks.values_mut().for_each(|track| track.maps.halve());
             self.map_bytes = self.tracks.values().map(|track| track.maps.bytes()).sum();
+        }
+        if self.close_up_bytes > CLOSE_UP_BYTES {
+            CloseUps::thin(self.tracks.values_mut().map(|t| &mut t.close_ups), CLOSE_UP_BYTES / 2);
+            self.close_up_bytes = self.tracks.values().map(|t| t.close_ups.bytes()).sum();
         }
         Ok(())
     }
@@ -282,16 +318,49 @@ impl Faces {
         Ok(())
     }
 
-    /// Tracks and segments, and what holds for the file as a whole. Nothing ends later than `duration_ms`, where that is known.
+    /// Sightings that make a face.
+    fn min_sightings(&self) -> usize {
+        if self.judging.still { 1 } else { MIN_SIGHTINGS.min(self.pictures as usize) }
+    }
+
+    /// Takes the scores that are there, without waiting for others.
+    pub fn take_ready(&mut self) -> Result<(), InferenceError> {
+        while self.scoring.front().is_some_and(|s| s.ticket.is_ready()) {
+            self.scored()?;
+        }
+        Ok(())
+    }
+
+    /// The judged segments of what has its scores so far, as [`finish`](Self::finish) would give them,
+    /// without heat maps.
+    pub fn so_far(&self, calibration: &Calibration, duration_ms: Option<i64>) -> Vec<Segment> {
+        let min = self.min_sightings();
+        let kept = self.tracks.values().filter(|t| t.sightings >= min);
+        let judged = kept.enumerate().filter(|(_, track)| !track.scores.is_empty());
+        let segments = judged.flat_map(|(i, track)| {
+            let windows = track.windows(&self.judging, calibration, duration_ms);
+            let reasons = track.weaknesses();
+            segments(&windows, &Rule::FACE, calibration).into_iter().map(move |s| {
+                let mut reasons = reasons.clone();
+                reasons.extend(out_of_domain(&windows[s.first..s.first + s.windows]));
+                segment(&face_id(i), DetectorKind::FaceSwap, s, reasons)
+            })
+        });
+        segments.collect()
+    }
+
+    /// Tracks and segments, and what holds for the file as a whole. Nothing ends later than `duration_ms`,
+    /// where that is known. `close_up` is told of each segment of which there is a picture.
     pub fn finish(
         self,
         calibration: &Calibration,
         duration_ms: Option<i64>,
+        close_up: &mut dyn FnMut(&Segment, CloseUp),
     ) -> (Vec<Track>, Vec<Segment>, Vec<Reason>) {
         let mut reasons = Vec::new();
         let mut tracks = Vec::new();
         let mut all_segments = Vec::new();
-        let min = if self.judging.still { 1 } else { MIN_SIGHTINGS.min(self.pictures as usize) };
+        let min = self.min_sightings();
         if self.tracker.left_out() > 0 {
             reasons.push(Reason::new(
                 ReasonCode::NoFace,
@@ -309,9 +378,13 @@ impl Faces {
             ));
         }
         let kept = self.tracks.into_values().filter(|t| t.sightings >= min);
-        for (i, track) in kept.enumerate() {
-            let id = format!("face-{}", i + 1);
-            let (report, segments) = track.finish(id, &self.judging, calibration, duration_ms);
+        for (i, mut track) in kept.enumerate() {
+            let close_ups = std::mem::take(&mut track.close_ups);
+            let (report, segments) =
+                track.finish(face_id(i), &self.judging, calibration, duration_ms);
+            for (segment, picture) in close_ups.of(&segments) {
+                close_up(segment, picture);
+            }
             tracks.push(report);
             all_segments.extend(segments);
         }
@@ -325,28 +398,38 @@ impl Faces {
     }
 }
 
+/// The name of the face that came as the `i`-th, from 0.
+fn face_id(i: usize) -> String {
+    format!("face-{}", i + 1)
+}
+
+/// The last picture's time is shorter than a step; a container may understate its length.
+fn clamped(start_ms: i64, end_ms: i64, duration_ms: Option<i64>) -> i64 {
+    end_ms.min(duration_ms.unwrap_or(end_ms)).max(start_ms)
+}
+
 impl FaceTrack {
-    fn finish(
-        self,
-        id: String,
+    fn windows(
+        &self,
         judging: &Judging,
         calibration: &Calibration,
         duration_ms: Option<i64>,
-    ) -> (Track, Vec<Segment>) {
-        let (span, still) = (judging.window_ms(), judging.still);
-        // The last picture's time is shorter than a step; a container may understate its length.
-        let clamp = |start: i64, end: i64| end.min(duration_ms.unwrap_or(end)).max(start);
-        let windows: Vec<Window> = self
-            .scores
+    ) -> Vec<Window> {
+        let span = judging.window_ms();
+        self.scores
             .iter()
             .map(|s| Window {
                 start_ms: s.time_ms,
-                end_ms: clamp(s.time_ms, (s.time_ms + span).min(self.end_ms)),
+                end_ms: clamped(s.time_ms, (s.time_ms + span).min(self.end_ms), duration_ms),
                 logit: calibration.logit(s.score),
                 weight: s.weight,
                 distance: s.distance,
             })
-            .collect();
+            .collect()
+    }
+
+    /// What holds for the whole track.
+    fn weaknesses(&self) -> Vec<Reason> {
         let mut reasons = Vec::new();
         for (code, n) in &self.refused {
             reasons.push(Reason::new(*code, format!("{n} of {} crops not judged", self.looked_at)));
@@ -359,7 +442,22 @@ impl FaceTrack {
                 ));
             }
         }
-        let end_ms = if still { self.start_ms } else { clamp(self.start_ms, self.end_ms) };
+        reasons
+    }
+
+    fn finish(
+        self,
+        id: String,
+        judging: &Judging,
+        calibration: &Calibration,
+        duration_ms: Option<i64>,
+    ) -> (Track, Vec<Segment>) {
+        let windows = self.windows(judging, calibration, duration_ms);
+        let mut reasons = self.weaknesses();
+        let end_ms = match judging.still {
+            true => self.start_ms,
+            false => clamped(self.start_ms, self.end_ms, duration_ms),
+        };
         let mut segments: Vec<Segment> = segments(&windows, &Rule::FACE, calibration)
             .into_iter()
             .map(|s| {

@@ -2,35 +2,34 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
-    io::Read,
     ops::ControlFlow,
     path::Path,
-    sync::atomic::{AtomicBool, Ordering},
-    time::{Duration, Instant},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
 };
 
-use sha2::{Digest, Sha256};
-
 use super::{
-    CPU, Engine, Observer,
+    CPU, Engine, Observer, TaskLimits,
     faces::{Faces, Judging},
     owner::Client,
     owner::InferenceError,
     pictures::Pictures,
+    provisional::Pace,
     voices::Voice,
     watermarks::Watermarks,
 };
 use crate::{
     detect::{Detector, face_swap::Framing, imported_face::FaceJudge, label_strip},
+    digest::sha256_of_file_unless,
     explicit::tesseract::Tesseract,
-    media::{DecodeOptions, Event, Limits, MediaError, MediaInfo, MediaKind, Source, StreamKind},
+    media::{DecodeOptions, Event, MediaError, MediaInfo, MediaKind, Source, StreamKind},
     provenance::{self, Findings, rhythm::Rhythm, watermark},
-    report::{
-        DetectorKind, Disposition, DispositionState, Failure, Label, Reason, ReasonCode, Report,
-        SegmentVerdict, Status, path_text,
-    },
-    verdict::disposition::disposition,
+    report::{DetectorKind, Failure, Label, Reason, ReasonCode, Report, Status, path_text},
+    speech::to_ms,
+    verdict::disposition::of_report,
 };
 
 /// Pictures a second of a video that only labels are looked for in.
@@ -41,8 +40,9 @@ pub fn scan(
     engine: &Engine,
     client: &Client,
     path: &Path,
+    limits: &TaskLimits,
     observer: &dyn Observer,
-    stop: &AtomicBool,
+    stop: &Arc<AtomicBool>,
 ) -> Option<Report> {
     let started = Instant::now();
     let on_gpu = engine.active_gpu().is_some();
@@ -51,9 +51,11 @@ pub fn scan(
         error: None,
         ..Report::failed(&path_text(path), "", String::new(), engine.info.clone())
     };
-    match work(engine, client, path, observer, stop, &mut report) {
+    match work(engine, client, path, limits, observer, stop, &mut report) {
         Ok(Outcome::Scanned) => {}
         Ok(Outcome::LeftAlone) => return None,
+        // Whatever was wrong may come from being stopped.
+        Err(_) if stop.load(Ordering::Relaxed) => return None,
         Err(failure) => {
             report.status = Status::Failed;
             report.error = Some(failure);
@@ -85,19 +87,22 @@ fn work(
     engine: &Engine,
     client: &Client,
     path: &Path,
+    limits: &TaskLimits,
     observer: &dyn Observer,
-    stop: &AtomicBool,
+    stop: &Arc<AtomicBool>,
     report: &mut Report,
 ) -> Result<Outcome, Failure> {
     observer.progress(path, 0, None);
     // Before the content is hashed: reading a FIFO would never end.
-    let source = Source::open(path, &Limits::default());
+    let source = Source::open_until(path, &limits.media, Arc::clone(stop));
     if let Err(e @ (MediaError::NotAFile { .. } | MediaError::Io { .. })) = &source {
         return Err(failure(e));
     }
 
     let clock = Instant::now();
-    let Some((sha256, bytes)) = hash(path, stop)? else { return Ok(Outcome::LeftAlone) };
+    let hashed = sha256_of_file_unless(stop, path)
+        .map_err(|source| failure(&MediaError::Io { path: path.to_owned(), source }))?;
+    let Some((sha256, bytes)) = hashed else { return Ok(Outcome::LeftAlone) };
     report.timings.hash_ms = clock.elapsed().as_millis() as u64;
     report.media.bytes = Some(bytes);
     if observer.known(path, &sha256) {
@@ -111,20 +116,26 @@ fn work(
     report.media.kind = Some(info.kind);
     report.media.duration_ms = info.duration_ms;
     report.media.streams = info.streams.clone();
+    if let (Some(ms), Some(most)) = (info.duration_ms, limits.max_duration_ms)
+        && ms > most
+    {
+        return Err(too_long(path, ms, most));
+    }
 
     let wanted = |kind| engine.options.detectors.contains(&kind);
     let clock = Instant::now();
     let mut findings = match wanted(DetectorKind::LabelStrip) {
-        true => Some(provenance::inspect_with(path, &engine.options.inspect).map_err(|e| {
-            Failure { code: "unreadable".to_owned(), message: e.to_string(), time_ms: None }
-        })?),
+        true => {
+            Some(provenance::inspect_until(path, &engine.options.inspect, stop).map_err(|e| {
+                Failure { code: "unreadable".to_owned(), message: e.to_string(), time_ms: None }
+            })?)
+        }
         false => None,
     };
     report.timings.labels_ms = clock.elapsed().as_millis() as u64;
     let seen = findings.as_mut();
-    let judged = decode(engine, client, source, &info, path, observer, stop, seen, report);
+    let judged = decode(engine, client, source, &info, path, limits, observer, stop, seen, report);
     // Labels speak also where the pictures and the sound are broken.
-    let labels_were_read = findings.is_some();
     if let Some(findings) = findings {
         let (track, segments) = label_strip::judge(&findings, info.duration_ms);
         report.tracks.insert(0, track);
@@ -132,33 +143,11 @@ fn work(
         report.labels = findings.labels;
         report.strip_evidence = findings.strip_evidence;
     }
-    conclude(report, labels_were_read, engine.options.declared_ai);
+    conclude(report, engine.options.declared_ai);
     if !judged? {
         return Ok(Outcome::LeftAlone);
     }
     Ok(Outcome::Scanned)
-}
-
-/// SHA-256 in hexadecimal and the length. `None`: stopped.
-fn hash(path: &Path, stop: &AtomicBool) -> Result<Option<(String, u64)>, Failure> {
-    let io = |source: std::io::Error| failure(&MediaError::Io { path: path.to_owned(), source });
-    let mut file = File::open(path).map_err(io)?;
-    let mut digest = Sha256::new();
-    let mut buffer = vec![0u8; 1 << 20];
-    let mut bytes = 0;
-    loop {
-        if stop.load(Ordering::Relaxed) {
-            return Ok(None);
-        }
-        let n = file.read(&mut buffer).map_err(io)?;
-        if n == 0 {
-            break;
-        }
-        digest.update(&buffer[..n]);
-        bytes += n as u64;
-    }
-    let hex = digest.finalize().iter().map(|b| format!("{b:02x}")).collect();
-    Ok(Some((hex, bytes)))
 }
 
 /// Decodes and judges pictures and sound; labels in them are added to `findings`. `false`: stopped.
@@ -169,6 +158,7 @@ fn decode(
     source: Source,
     info: &MediaInfo,
     path: &Path,
+    limits: &TaskLimits,
     observer: &dyn Observer,
     stop: &AtomicBool,
     findings: Option<&mut Findings>,
@@ -180,6 +170,8 @@ fn decode(
     let face_swap = engine.networks().face_swap();
     let calibration_of_faces = face_swap.map(FaceJudge::calibration);
     let calibration_of_voices = engine.networks().voice_clone().map(Detector::calibration);
+    let has_pictures =
+        has(StreamKind::Video) && (calibration_of_faces.is_some() || findings.is_some());
     let step_ms = if engine.options.fps > 0.0 { (1_000.0 / engine.options.fps) as i64 } else { 40 };
     // Without the network no picture is decoded.
     let judging = Judging {
@@ -188,7 +180,8 @@ fn decode(
         still,
         framing: face_swap.map_or(Framing::Ours { sides: Vec::new() }, FaceJudge::framing),
     };
-    let mut faces = Faces::new(client.clone(), judging);
+    let wants = observer.wants();
+    let mut faces = Faces::new(client.clone(), judging, wants.close_ups);
     let mut voices: BTreeMap<usize, Voice> = BTreeMap::new();
     let mut rhythms: BTreeMap<usize, Rhythm> = BTreeMap::new();
     let mut perth: BTreeMap<usize, Watermarks> = BTreeMap::new();
@@ -196,8 +189,9 @@ fn decode(
     let mut watermarks = Vec::new();
     let mut looked_at = false;
     let mut faults = Vec::new();
-    let mut broken: Option<InferenceError> = None;
+    let mut broken: Option<Broken> = None;
     let mut stopped = false;
+    let mut pace = Pace::new();
 
     let options = DecodeOptions {
         fps: match calibration_of_faces {
@@ -210,10 +204,45 @@ fn decode(
         threads: engine.decoder_threads(),
         hardware: engine.active_gpu(),
     };
-    let mut take = |event| -> Result<(), InferenceError> {
+    let mut take = |event| -> Result<(), Broken> {
+        let time_ms = match &event {
+            Event::Frame(frame) => Some(frame.time_ms),
+            // Where there are pictures to look at they tell the time.
+            Event::Audio(audio) if !has_pictures => Some(to_ms(audio.start)),
+            Event::Audio(_) | Event::Fault(_) => None,
+        };
+        if let Some(time_ms) = time_ms {
+            // What the container says of its length need not be so.
+            if let Some(most) = limits.max_duration_ms.filter(|most| time_ms > *most) {
+                return Err(Broken::TooLong(too_long(path, time_ms, most)));
+            }
+            observer.progress(path, time_ms, info.duration_ms);
+            if wants.segments {
+                pace.tell(time_ms, || {
+                    let labels = findings.as_deref();
+                    let labels = labels.map(|f| label_strip::judge(f, info.duration_ms).1);
+                    let mut segments = labels.unwrap_or_default();
+                    if let Some(calibration) = &calibration_of_faces {
+                        faces.take_ready()?;
+                        segments.extend(faces.so_far(calibration, info.duration_ms));
+                    }
+                    let mut number = 1;
+                    for voice in voices.values_mut() {
+                        voice.take_ready()?;
+                        if let Some(calibration) = &calibration_of_voices {
+                            let (found, tracks) = voice.so_far(number, calibration);
+                            number += tracks;
+                            segments.extend(found);
+                        }
+                    }
+                    observer.segments(path, segments);
+                    Ok::<(), InferenceError>(())
+                })?;
+            }
+        }
         match event {
             Event::Frame(frame) => {
-                observer.progress(path, frame.time_ms, info.duration_ms);
+                observer.frame(path, &frame);
                 if let Some(pictures) = &mut pictures {
                     pictures.push(&frame)?;
                     if still && !looked_at {
@@ -225,12 +254,10 @@ fn decode(
                 if face_swap.is_none() {
                     return Ok(());
                 }
-                faces.push(frame)
+                Ok(faces.push(frame)?)
             }
             Event::Audio(audio) => {
-                if !options.video {
-                    observer.progress(path, crate::speech::to_ms(audio.start), info.duration_ms);
-                }
+                observer.sound(path, &audio);
                 if findings.is_some() {
                     let rhythm: &mut Rhythm = rhythms.entry(audio.stream).or_default();
                     rhythm.push(audio.start, &audio.samples);
@@ -242,10 +269,8 @@ fn decode(
                 if calibration_of_voices.is_none() {
                     return Ok(());
                 }
-                voices
-                    .entry(audio.stream)
-                    .or_insert_with(|| Voice::new(client.clone(), audio.stream))
-                    .push(audio)
+                let new = || Voice::new(client.clone(), audio.stream);
+                Ok(voices.entry(audio.stream).or_insert_with(new).push(audio)?)
             }
             Event::Fault(fault) => {
                 faults.push(fault);
@@ -254,38 +279,31 @@ fn decode(
         }
     };
     let left_out = source.left_out().to_vec();
-    // Between two samples a decoder may work for long without an event: a watch tells it to stop.
-    let flag = source.stop_flag();
-    let done = AtomicBool::new(false);
-    let decoded = std::thread::scope(|scope| {
-        let watch = scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
-                if stop.load(Ordering::Relaxed) {
-                    flag.store(true, Ordering::Relaxed);
-                    return;
-                }
-                std::thread::park_timeout(Duration::from_millis(100));
+    let decoded = source.decode(&options, &mut |event| {
+        if stop.load(Ordering::Relaxed) {
+            stopped = true;
+            return ControlFlow::Break(());
+        }
+        match take(event) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(e) => {
+                broken = Some(e);
+                ControlFlow::Break(())
             }
-        });
-        let decoded = source.decode(&options, &mut |event| {
-            if stop.load(Ordering::Relaxed) {
-                stopped = true;
-                return ControlFlow::Break(());
-            }
-            match take(event) {
-                Ok(()) => ControlFlow::Continue(()),
-                Err(e) => {
-                    broken = Some(e);
-                    ControlFlow::Break(())
-                }
-            }
-        });
-        done.store(true, Ordering::Relaxed);
-        watch.thread().unpark();
-        decoded
+        }
     });
     if stopped || stop.load(Ordering::Relaxed) {
         return Ok(false);
+    }
+    let failed = |e: InferenceError| Failure {
+        code: "inference_error".to_owned(),
+        message: format!("{}: {e}", path.display()),
+        time_ms: None,
+    };
+    match broken {
+        None => {}
+        Some(Broken::Inference(e)) => return Err(failed(e)),
+        Some(Broken::TooLong(failure)) => return Err(failure),
     }
     // What was decoded before a fault is judged all the same.
     let drained = faces
@@ -293,12 +311,8 @@ fn decode(
         .and_then(|()| voices.values_mut().try_for_each(Voice::drain))
         .and_then(|()| perth.values_mut().try_for_each(Watermarks::drain))
         .and_then(|()| pictures.as_mut().map_or(Ok(()), Pictures::drain));
-    if let Some(e) = broken.or(drained.err()) {
-        return Err(Failure {
-            code: "inference_error".to_owned(),
-            message: format!("{}: {e}", path.display()),
-            time_ms: None,
-        });
+    if let Err(e) = drained {
+        return Err(failed(e));
     }
     match decoded {
         Ok(decoder) => report.engine.decoder = decoder,
@@ -315,7 +329,7 @@ fn decode(
         if let (Some(pictures), Some(reader)) = (pictures, &engine.reader) {
             let clock = Instant::now();
             let judging = engine.networks().mark_finder().map(|finder| finder.judging);
-            let found = pictures.finish(reader.as_ref().ok(), judging, info.duration_ms);
+            let found = pictures.finish(reader.as_ref().ok(), judging, info.duration_ms, stop);
             if looked_at {
                 report.reasons.extend(not_read(reader, found.failed));
             }
@@ -333,7 +347,10 @@ fn decode(
     report.timings.voice_windows = voices.values().map(|v| v.windows).sum();
     if let Some(calibration) = calibration_of_faces {
         if has(StreamKind::Video) {
-            let (tracks, segments, reasons) = faces.finish(&calibration, info.duration_ms);
+            let (tracks, segments, reasons) =
+                faces.finish(&calibration, info.duration_ms, &mut |segment, picture| {
+                    observer.close_up(path, segment, picture);
+                });
             report.tracks.extend(tracks);
             report.segments.extend(segments);
             report.reasons.extend(reasons);
@@ -389,7 +406,27 @@ fn decode(
         });
     }
     report.timings.decode_ms = clock.elapsed().as_millis() as u64;
-    Ok(true)
+    // Reading text may have been broken off.
+    Ok(!stop.load(Ordering::Relaxed))
+}
+
+/// Why decoding was broken off.
+enum Broken {
+    Inference(InferenceError),
+    TooLong(Failure),
+}
+
+impl From<InferenceError> for Broken {
+    fn from(e: InferenceError) -> Self {
+        Self::Inference(e)
+    }
+}
+
+fn too_long(path: &Path, ms: i64, most: i64) -> Failure {
+    let seconds = |ms: i64| ms as f64 / 1e3;
+    let (path, detail) = (path.to_owned(), format!("{} s long", seconds(ms)));
+    let detail = format!("{detail}, {} s are allowed", seconds(most));
+    failure(&MediaError::Limit { path, detail })
 }
 
 /// Why labels that stand in the pictures as text may be missing.
@@ -408,31 +445,9 @@ fn not_read(reader: &Result<Tesseract, String>, failed: Option<String>) -> Optio
 }
 
 /// Orders what was found and says what a platform has to do with it.
-fn conclude(report: &mut Report, labels_were_read: bool, declared_ai: bool) {
+fn conclude(report: &mut Report, declared_ai: bool) {
     let order: BTreeMap<String, usize> =
         report.tracks.iter().enumerate().map(|(i, t)| (t.id.clone(), i)).collect();
     report.segments.sort_by_key(|s| (order.get(&s.track).copied(), s.start_ms, s.end_ms));
-    let suspicions: Vec<String> = report
-        .segments
-        .iter()
-        .filter(|s| s.verdict == SegmentVerdict::Fake && s.detector != DetectorKind::LabelStrip)
-        .map(|s| {
-            format!(
-                "{} found {} from {:.1} to {:.1} s with probability {:.2}",
-                s.detector.name(),
-                s.track,
-                s.start_ms as f64 / 1e3,
-                s.end_ms as f64 / 1e3,
-                s.probability.unwrap_or_default()
-            )
-        })
-        .collect();
-    report.disposition =
-        disposition(&report.labels, &report.strip_evidence, &suspicions, declared_ai);
-    if !labels_were_read && report.disposition.state == DispositionState::None {
-        report.disposition = Disposition {
-            state: DispositionState::Undetermined,
-            evidence: vec!["labels were not read: label-strip was not asked for".to_owned()],
-        };
-    }
+    report.disposition = of_report(report, declared_ai);
 }

@@ -4,12 +4,14 @@
 //! [`owner`] thread a device runs the networks for all of them in batches. Every queue between
 //! them is bounded, so a slow network slows the decoders instead of filling the memory.
 
+mod closeups;
 mod faces;
 mod heat;
 mod job;
 mod networks;
 mod owner;
 mod pictures;
+mod provisional;
 mod runner;
 pub mod score;
 mod voices;
@@ -19,12 +21,17 @@ use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use candle_core::Device;
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 
+pub use closeups::CloseUp;
 use networks::Networks;
 pub use networks::{Compared, TOLERANCE};
 use runner::Runner;
@@ -32,11 +39,13 @@ use runner::Runner;
 use crate::{
     detect::{Tier, Tiers, face_swap, voice_clone},
     device::{self, DeviceError, Gpu},
+    digest,
     explicit::tesseract::Tesseract,
+    media::{Audio, Frame, Limits},
     models::weights::{PrecisionChoice, WeightStore, WeightsError},
     nn::Precision,
     provenance::{InspectOptions, c2pa::Worker},
-    report::{DetectorKind, EngineInfo, Report, path_text},
+    report::{DetectorKind, EngineInfo, Report, Segment, path_text},
 };
 
 /// What a scan is asked to do.
@@ -85,8 +94,23 @@ impl Default for ScanOptions {
     }
 }
 
-/// What the engine tells while it works. Calls come from the engine's threads.
+/// What an observer is told of beside a file's progress and report. What nobody wants is not made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Wants {
+    /// Segments before the file's end: [`Observer::segments`].
+    pub segments: bool,
+    /// Pictures of judged faces: [`Observer::close_up`].
+    pub close_ups: bool,
+}
+
+/// What the engine tells while it works. Calls come from the engine's threads, those of one file one
+/// after the other; what they take, the file takes longer.
 pub trait Observer: Sync {
+    /// Asked once a file, before anything is done with it.
+    fn wants(&self) -> Wants {
+        Wants::default()
+    }
+
     /// A file is being worked on; `media_ms` of its `duration_ms` have been looked at.
     fn progress(&self, path: &Path, media_ms: i64, duration_ms: Option<i64>);
 
@@ -101,8 +125,51 @@ pub trait Observer: Sync {
         false
     }
 
+    /// A sampled picture, in order of time, before it is judged.
+    fn frame(&self, _path: &Path, _frame: &Frame) {}
+
+    /// A stream's next run of sound, before it is judged.
+    fn sound(&self, _path: &Path, _audio: &Audio) {}
+
+    /// All segments as they would be if the file ended here, in the report's order, in the place of
+    /// those told before; without heat maps. Tracks may be numbered otherwise in the report. At most
+    /// once in 2 s of the media and 0.5 s of wall time.
+    fn segments(&self, _path: &Path, _segments: Vec<Segment>) {}
+
+    /// A face of a segment that the report will have, near the segment's peak.
+    fn close_up(&self, _path: &Path, _segment: &Segment, _picture: CloseUp) {}
+
     /// A file is done, scanned or failed. The report's `status` says which.
     fn done(&self, report: Report);
+
+    /// A file is left without a report: it was stopped, or is [`known`](Self::known).
+    fn left(&self, _path: &Path) {}
+}
+
+/// Bounds on one file.
+#[derive(Debug, Clone, Default)]
+pub struct TaskLimits {
+    pub media: Limits,
+    /// A longer presentation, or one that turns out to be, gives a failed report with the code
+    /// `over_limit`. None: no bound.
+    pub max_duration_ms: Option<i64>,
+}
+
+/// A file to judge for somebody.
+pub struct Task {
+    pub path: PathBuf,
+    pub limits: TaskLimits,
+    /// Told of this file alone.
+    pub observer: Arc<dyn Observer + Send + Sync>,
+    /// Once it is set, the file is given up without a report, within a second.
+    pub stop: Arc<AtomicBool>,
+}
+
+/// Where [`Engine::work`] gets its files.
+pub trait Tasks: Sync {
+    /// The next file for a worker, the workers counted from 0. Waits while there is none; `None`
+    /// ends the worker.
+    fn next(&self, worker: usize) -> Option<Task>;
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -339,7 +406,6 @@ impl Engine {
     /// What identifies results of this engine: version, weights, device, FFmpeg and options. Two engines
     /// with the same fingerprint give the same report for the same bytes.
     pub fn fingerprint(&self) -> String {
-        let mut digest = Sha256::new();
         // Maps are ordered, so the text is the same for the same content.
         let text = serde_json::json!({
             "schema": crate::report::SCHEMA_VERSION,
@@ -350,8 +416,7 @@ impl Engine {
             "ffmpeg": crate::media::installed::installed().map(|i| i.libraries).ok(),
             "options": self.info.options,
         });
-        digest.update(text.to_string());
-        digest.finalize().iter().take(16).map(|b| format!("{b:02x}")).collect()
+        digest::hex(&Sha256::digest(text.to_string())[..16])
     }
 
     /// Threads of each file's decoder. Fixed for a machine, so that what a decoder may skip does not
@@ -360,47 +425,105 @@ impl Engine {
         cores().min(4)
     }
 
-    fn jobs(&self) -> usize {
+    /// Files that [`scan`](Self::scan) has in work at the same time.
+    pub fn jobs(&self) -> usize {
         if self.options.jobs == 0 { cores() } else { self.options.jobs }
+    }
+
+    /// What a report of this engine says of it.
+    pub fn info(&self) -> &EngineInfo {
+        &self.info
     }
 
     /// Scans files, several at a time. Stops taking new files once `stop` is set; files in work
     /// are then given up without a report.
     pub fn scan(&self, paths: &[PathBuf], observer: &dyn Observer, stop: &AtomicBool) {
-        let (client, inbox) = owner::queue();
-        let jobs = self.jobs();
         let next = AtomicUsize::new(0);
+        let limits = TaskLimits::default();
+        followed(stop, |given_up| {
+            self.with_owner(self.jobs().min(paths.len()), |_, client| {
+                let client = client.until(given_up);
+                while !stop.load(Ordering::Relaxed) {
+                    let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) else {
+                        return;
+                    };
+                    self.judge(&client, path, &limits, observer, given_up);
+                }
+            });
+        });
+    }
+
+    /// Judges files as they come, `workers` at a time, until `tasks` has no more for any worker.
+    pub fn work(&self, tasks: &dyn Tasks, workers: usize) {
+        self.with_owner(workers, |worker, client| {
+            while let Some(Task { path, limits, observer, stop }) = tasks.next(worker) {
+                let client = client.until(&stop);
+                self.judge(&client, &path, &limits, observer.as_ref(), &stop);
+            }
+        });
+    }
+
+    /// Runs `work` on as many threads, by their numbers, while this one runs networks for them.
+    fn with_owner(&self, workers: usize, work: impl Fn(usize, &owner::Client) + Sync) {
+        let (client, inbox) = owner::queue();
         std::thread::scope(|scope| {
-            for _ in 0..jobs.min(paths.len()) {
-                let client = client.clone();
-                let next = &next;
-                scope.spawn(move || {
-                    while !stop.load(Ordering::Relaxed) {
-                        let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) else {
-                            return;
-                        };
-                        // A defect that one file brings out must not cost the others.
-                        let work = || job::scan(self, &client, path, observer, stop);
-                        let report = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
-                            let message = format!("{}: a defect in this program", path.display());
-                            Some(Report::failed(
-                                &path_text(path),
-                                "internal_error",
-                                message,
-                                self.info.clone(),
-                            ))
-                        });
-                        if let Some(report) = report {
-                            observer.done(report);
-                        }
-                    }
-                });
+            for worker in 0..workers {
+                let (client, work) = (client.clone(), &work);
+                scope.spawn(move || work(worker, &client));
             }
             // The owner ends with the last clone of the client.
             drop(client);
             inbox.serve(&self.runner);
         });
     }
+
+    fn judge(
+        &self,
+        client: &owner::Client,
+        path: &Path,
+        limits: &TaskLimits,
+        observer: &dyn Observer,
+        stop: &Arc<AtomicBool>,
+    ) {
+        // A defect that one file brings out must not cost the others.
+        let work = || job::scan(self, client, path, limits, observer, stop);
+        let report = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+            let message = format!("{}: a defect in this program", path.display());
+            let info = self.info.clone();
+            Some(Report::failed(&path_text(path), "internal_error", message, info))
+        });
+        match report {
+            Some(report) => observer.done(report),
+            None => observer.left(path),
+        }
+    }
+}
+
+/// Runs `work` with a flag that is set soon after `stop` is.
+fn followed<T>(stop: &AtomicBool, work: impl FnOnce(&Arc<AtomicBool>) -> T) -> T {
+    /// Ends the thread that follows, even where `work` panics.
+    struct End<'a>(&'a AtomicBool, std::thread::Thread);
+    impl Drop for End<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+            self.1.unpark();
+        }
+    }
+    let own = Arc::new(AtomicBool::new(stop.load(Ordering::Relaxed)));
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let follow = scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                if stop.load(Ordering::Relaxed) {
+                    own.store(true, Ordering::Relaxed);
+                    return;
+                }
+                std::thread::park_timeout(Duration::from_millis(100));
+            }
+        });
+        let _end = End(&done, follow.thread().clone());
+        work(&own)
+    })
 }
 
 fn cores() -> usize {
@@ -501,6 +624,135 @@ mod tests {
             } else {
                 assert_eq!((info.device.as_str(), info.decoder), ("cpu", None));
             }
+        }
+    }
+
+    /// Hands out tasks one after the other.
+    struct Given(Mutex<Vec<Task>>);
+
+    impl Tasks for Given {
+        fn next(&self, _: usize) -> Option<Task> {
+            self.0.lock().unwrap().pop()
+        }
+    }
+
+    /// Follows one file.
+    #[derive(Default)]
+    struct Follower {
+        defect: bool,
+        /// Stops the file at its first picture.
+        stop: Option<Arc<AtomicBool>>,
+        reports: Mutex<Vec<Report>>,
+        left: AtomicUsize,
+        frames: AtomicUsize,
+        segments: Mutex<Vec<Vec<Segment>>>,
+        close_ups: Mutex<Vec<(Segment, CloseUp)>>,
+    }
+
+    impl Observer for Follower {
+        fn wants(&self) -> Wants {
+            Wants { segments: true, close_ups: true }
+        }
+        fn progress(&self, _: &Path, _: i64, _: Option<i64>) {}
+        fn frame(&self, _: &Path, _: &Frame) {
+            assert!(!self.defect, "this test's own defect");
+            self.frames.fetch_add(1, Ordering::Relaxed);
+            if let Some(stop) = &self.stop {
+                stop.store(true, Ordering::Relaxed);
+            }
+        }
+        fn segments(&self, _: &Path, segments: Vec<Segment>) {
+            self.segments.lock().unwrap().push(segments);
+        }
+        fn close_up(&self, _: &Path, segment: &Segment, picture: CloseUp) {
+            self.close_ups.lock().unwrap().push((segment.clone(), picture));
+        }
+        fn done(&self, report: Report) {
+            self.reports.lock().unwrap().push(report);
+        }
+        fn left(&self, _: &Path) {
+            self.left.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn task(name: &str, limits: TaskLimits, observer: &Arc<Follower>) -> Task {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("demo").join(name);
+        let stop = observer.stop.clone().unwrap_or_default();
+        Task { path, limits, observer: Arc::clone(observer) as _, stop }
+    }
+
+    #[test]
+    fn each_task_has_its_own_end() {
+        let engine = on(DeviceChoice::Cpu);
+        let follower = |defect, stop| Arc::new(Follower { defect, stop, ..Follower::default() });
+        let (good, bad) = (follower(false, None), follower(true, None));
+        let stopped = follower(false, Some(Arc::default()));
+        let (long, large, late) =
+            (follower(false, None), follower(false, None), follower(false, None));
+        let limits = TaskLimits::default;
+        let media = Limits { max_pixels: 100, ..Limits::default() };
+        let tasks = vec![
+            task("label-stripped.mp4", limits(), &good),
+            task("label-stripped.mp4", limits(), &bad),
+            task("label-stripped.mp4", limits(), &stopped),
+            task(
+                "label-stripped.mp4",
+                TaskLimits { max_duration_ms: Some(4_999), ..limits() },
+                &long,
+            ),
+            task(
+                "label-stripped.mp4",
+                TaskLimits { max_duration_ms: Some(5_000), ..limits() },
+                &late,
+            ),
+            task("label-intact.png", TaskLimits { media, ..limits() }, &large),
+        ];
+        engine.work(&Given(Mutex::new(tasks)), 3);
+
+        let only = |follower: &Follower| {
+            let reports = follower.reports.lock().unwrap();
+            assert_eq!((reports.len(), follower.left.load(Ordering::Relaxed)), (1, 0));
+            reports[0].clone()
+        };
+        let code = |follower: &Follower| only(follower).error.map(|e| e.code);
+        assert_eq!(
+            (stopped.reports.lock().unwrap().len(), stopped.left.load(Ordering::Relaxed)),
+            (0, 1)
+        );
+        assert_eq!(code(&bad).as_deref(), Some("internal_error"));
+        assert_eq!(code(&long).as_deref(), Some("over_limit"));
+        assert_eq!(code(&large).as_deref(), Some("over_limit"));
+        assert_eq!(code(&late), None);
+        let (report, _, _) = judged(only(&good));
+        // As a scan finds it.
+        assert_eq!(report, judged(scan(&engine).remove(0)).0);
+        assert_eq!(good.frames.load(Ordering::Relaxed), 10);
+        // The labels are told before the first picture is judged.
+        let told = good.segments.lock().unwrap();
+        assert!(told[0].iter().all(|s| s.detector == DetectorKind::LabelStrip));
+        assert!(!told[0].is_empty());
+        for (segment, picture) in good.close_ups.lock().unwrap().iter() {
+            assert!(report.segments.contains(segment) && segment.heat_map.is_some());
+            assert!((segment.start_ms..=segment.end_ms).contains(&picture.time_ms));
+        }
+    }
+
+    #[test]
+    fn a_declaration_afterwards_is_the_engines_own() {
+        let of = |declared_ai, detectors: &[DetectorKind]| {
+            let detectors = detectors.to_vec();
+            let options = ScanOptions { declared_ai, detectors, ..ScanOptions::default() };
+            let engine = Engine::new(options, &WeightStore::open(None).unwrap()).unwrap();
+            let mut reports = scan(&engine);
+            reports.push(Report::failed("x", "empty", "x: empty".into(), engine.info.clone()));
+            reports.iter_mut().for_each(|report| report.timings = Default::default());
+            reports.sort_by(|a, b| a.media.path.cmp(&b.media.path));
+            reports
+        };
+        for detectors in [&[DetectorKind::LabelStrip][..], &[]] {
+            let mut reports = of(false, detectors);
+            reports.iter_mut().for_each(crate::verdict::disposition::declare);
+            assert_eq!(reports, of(true, detectors));
         }
     }
 

@@ -426,10 +426,6 @@ mod tests {
 
     /// The store with one network's last bias moved, and its manifest to match.
     fn altered(store: &WeightStore, folder: &std::path::Path, name: &str) -> WeightStore {
-        use sha2::{Digest, Sha256};
-        let hex = |data: &[u8]| -> String {
-            Sha256::digest(data).iter().map(|b| format!("{b:02x}")).collect()
-        };
         let entry = store.entry(name).unwrap();
         let whole = std::fs::read(store.folder().join(&entry.file)).unwrap();
         let parsed = safetensors::SafeTensors::deserialize(&whole).unwrap();
@@ -466,7 +462,7 @@ mod tests {
         std::fs::write(folder.join(&entry.file), &bytes).unwrap();
         let manifest = std::fs::read_to_string(store.folder().join("manifest.toml")).unwrap();
         let manifest = manifest
-            .replace(&entry.sha256, &hex(&bytes))
+            .replace(&entry.sha256, &crate::digest::sha256(&bytes))
             .replace(&format!("bytes = {}", entry.bytes), &format!("bytes = {}", bytes.len()));
         std::fs::write(folder.join("manifest.toml"), manifest).unwrap();
         // The files of networks that were altered before are made whole again.

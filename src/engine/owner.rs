@@ -2,9 +2,16 @@
 //! through a bounded queue; it gathers requests of a kind, across tracks and files, into batches
 //! of bounded cost.
 
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, SendTimeoutError, Sender, bounded};
 
 pub use super::runner::InferenceError;
 use super::{
@@ -31,17 +38,34 @@ const BATCH_PIXELS: usize = 2_000_000;
 const BATCH_CROPS: usize = 32;
 const BATCH_WAVES: usize = 16;
 
+/// How often one who waits looks whether the file was given up.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// Where the answer to one request arrives.
-pub struct Ticket<T>(Receiver<Answer<T>>);
+pub struct Ticket<T> {
+    answer: Receiver<Answer<T>>,
+    stop: Arc<AtomicBool>,
+}
 
 impl<T> Ticket<T> {
-    /// Waits for the answer.
+    /// Waits for the answer, unless the file is given up.
     pub fn wait(self) -> Answer<T> {
-        self.0.recv().unwrap_or_else(|_| Err(InferenceError("the inference thread ended".into())))
+        loop {
+            match self.answer.recv_timeout(LOOK) {
+                Ok(answer) => return answer,
+                Err(RecvTimeoutError::Timeout) if self.stop.load(Ordering::Relaxed) => {
+                    return Err(InferenceError("the file was given up".into()));
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(InferenceError("the inference thread ended".into()));
+                }
+            }
+        }
     }
 
     pub fn is_ready(&self) -> bool {
-        !self.0.is_empty()
+        !self.answer.is_empty()
     }
 }
 
@@ -85,14 +109,30 @@ enum Request {
 
 /// How files ask. Cloned for each; the owner ends when the last clone is gone.
 #[derive(Clone)]
-pub struct Client(Sender<Request>);
+pub struct Client {
+    requests: Sender<Request>,
+    /// The file that asks is given up.
+    stop: Arc<AtomicBool>,
+}
 
 impl Client {
+    /// For a file that is given up once `stop` is set: nobody waits any more then.
+    pub fn until(&self, stop: &Arc<AtomicBool>) -> Self {
+        Self { requests: self.requests.clone(), stop: Arc::clone(stop) }
+    }
+
     fn ask<T>(&self, make: impl FnOnce(Sender<Answer<T>>) -> Request) -> Ticket<T> {
-        let (reply, ticket) = bounded(1);
+        let (reply, answer) = bounded(1);
+        let mut request = make(reply);
         // If the owner is gone the reply's sender is dropped here, and `wait` says so.
-        let _ = self.0.send(make(reply));
-        Ticket(ticket)
+        while let Err(SendTimeoutError::Timeout(again)) = self.requests.send_timeout(request, LOOK)
+        {
+            if self.stop.load(Ordering::Relaxed) {
+                break;
+            }
+            request = again;
+        }
+        Ticket { answer, stop: Arc::clone(&self.stop) }
     }
 
     pub fn detect(&self, rgb: Vec<u8>, width: usize, height: usize) -> Ticket<Vec<Face>> {
@@ -129,7 +169,7 @@ impl Client {
 /// The queue's two ends.
 pub fn queue() -> (Client, Inbox) {
     let (send, receive) = bounded(QUEUE);
-    (Client(send), Inbox(receive))
+    (Client { requests: send, stop: Arc::default() }, Inbox(receive))
 }
 
 pub struct Inbox(Receiver<Request>);

@@ -1,6 +1,8 @@
 //! One file's pictures as bearers of labels: which of them are looked at, and for how long a label
 //! is seen.
 
+use std::sync::atomic::AtomicBool;
+
 use super::owner::{Client, InferenceError, Ticket};
 use crate::{
     detect::{
@@ -209,12 +211,13 @@ impl Pictures {
         reader: Option<&Tesseract>,
         judging: Option<Judging>,
         duration_ms: Option<i64>,
+        stop: &AtomicBool,
     ) -> Found {
         let mut found = Found::default();
         if let Some(judging) = judging {
             found.erased = self.erased(judging, duration_ms);
         }
-        match reader.map_or(Ok(Vec::new()), |reader| self.labels(reader, duration_ms)) {
+        match reader.map_or(Ok(Vec::new()), |reader| self.labels(reader, duration_ms, stop)) {
             Ok(labels) => found.labels = labels,
             Err(why) => found.failed = Some(why),
         }
@@ -222,14 +225,19 @@ impl Pictures {
     }
 
     /// The labels that can be read, in order of time.
-    fn labels(&self, reader: &Tesseract, duration_ms: Option<i64>) -> Result<Vec<Label>, String> {
+    fn labels(
+        &self,
+        reader: &Tesseract,
+        duration_ms: Option<i64>,
+        stop: &AtomicBool,
+    ) -> Result<Vec<Label>, String> {
         let samples: Vec<&Sample> = self.start.iter().chain(&self.spread).collect();
         let Some(first) = samples.first() else { return Ok(Vec::new()) };
         let mut labels = Vec::new();
         let gate = |samples: &[&Sample]| self.gate(samples);
         if self.still {
             let looks = [(&first.grey, Zone::Edge, gate(&samples))];
-            for find in read(reader, &looks, self.factor, self.size)? {
+            for find in read(reader, &looks, self.factor, self.size, stop)? {
                 labels.push(self.label(&find, None, duration_ms));
             }
             return Ok(labels);
@@ -252,7 +260,7 @@ impl Pictures {
                 .filter(|_| all.len() > start.len())
                 .map(|m| (m, Zone::Edge, gate(&samples))),
         );
-        let mut finds = read(reader, &looks, self.factor, self.size)?;
+        let mut finds = read(reader, &looks, self.factor, self.size, stop)?;
         if finds.is_empty() && all.len() > 1 {
             // A label that moves, or comes later.
             let at = |i: usize| (i + 1) * (all.len() - 1) / SINGLES;
@@ -260,7 +268,7 @@ impl Pictures {
             singles.dedup();
             let single = |i: &usize| (all[*i], Zone::Edge, gate(&samples[*i..=*i]));
             looks = singles.iter().map(single).collect();
-            finds = read(reader, &looks, self.factor, self.size)?;
+            finds = read(reader, &looks, self.factor, self.size, stop)?;
         }
         for find in finds {
             let shown = presence(&find, looks[find.look].0, &all);
@@ -381,6 +389,7 @@ fn read(
     looks: &[Look<'_>],
     factor: usize,
     size: (usize, usize),
+    stop: &AtomicBool,
 ) -> Result<Vec<Find>, String> {
     let mut open: Vec<(usize, Line)> = Vec::new();
     for (look, (grey, zone, marks)) in looks.iter().enumerate() {
@@ -400,7 +409,7 @@ fn read(
         let pages: Vec<Page> =
             open.iter().map(|(look, line)| Page::new(looks[*look].0, line, stroke)).collect();
         let greys: Vec<&Grey> = pages.iter().map(|page| &page.grey).collect();
-        let answers = reader.read(&greys)?;
+        let answers = reader.read(&greys, stop)?;
         let mut again = Vec::new();
         for (((look, line), page), words) in open.into_iter().zip(&pages).zip(answers) {
             let text = joined(&words);

@@ -196,6 +196,31 @@ impl Voice {
         Ok(())
     }
 
+    /// Takes the scores that are there, without waiting for others.
+    pub fn take_ready(&mut self) -> Result<(), InferenceError> {
+        let ready = |s: &Scoring| s.scores.is_ready() && s.speakers.is_ready();
+        while self.scoring.front().is_some_and(ready) {
+            self.scored()?;
+        }
+        Ok(())
+    }
+
+    /// The judged segments of what has its scores so far, as [`finish`](Self::finish) would give them
+    /// but for reasons that hold for the whole stream, and the number of speakers.
+    pub fn so_far(&self, number: usize, calibration: &Calibration) -> (Vec<Segment>, usize) {
+        if self.scores.is_empty() {
+            return (Vec::new(), 0);
+        }
+        let speakers = self.speakers.clone().finish(&SpeakerRule::WINDOWS);
+        let voices = by_speaker(&mut self.scores.clone(), &speakers);
+        let tracks = voices.len();
+        let segments = voices.into_iter().enumerate().flat_map(|(i, windows)| {
+            let reasons = weaknesses(&windows);
+            self.track(voice_id(number + i), &windows, reasons, calibration).1
+        });
+        (segments.collect(), tracks)
+    }
+
     /// A track for each speaker, numbered from `number` on in the order of their first words.
     /// Without speech there is none, only reasons.
     pub fn finish(
@@ -215,16 +240,8 @@ impl Voice {
             reasons.extend(music);
             return (Vec::new(), Vec::new(), reasons);
         }
-        // A track for speech that was all too short to judge too.
-        let mut voices: Vec<Vec<(Heard, f32)>> = vec![Vec::new()];
         let speakers = std::mem::take(&mut self.speakers).finish(&SpeakerRule::WINDOWS);
-        part_turns(&mut self.scores, &speakers);
-        for (window, speaker) in self.scores.iter().zip(speakers) {
-            if speaker >= voices.len() {
-                voices.resize(speaker + 1, Vec::new());
-            }
-            voices[speaker].push(*window);
-        }
+        let voices = by_speaker(&mut self.scores, &speakers);
         // What is said of the stream holds for all its speakers.
         let mut too_short = None;
         if short > 0 && (self.scores.is_empty() || short * 4 > speech) {
@@ -238,12 +255,11 @@ impl Voice {
             ));
         }
         let (mut tracks, mut segments) = (Vec::new(), Vec::new());
-        for (i, mut windows) in voices.into_iter().enumerate() {
-            windows.sort_by_key(|(heard, _)| (heard.start, heard.end));
+        for (i, windows) in voices.into_iter().enumerate() {
             let mut reasons: Vec<Reason> = too_short.iter().cloned().collect();
             reasons.extend(weaknesses(&windows));
             reasons.extend(music.iter().cloned());
-            let id = format!("speech-{}", number + i);
+            let id = voice_id(number + i);
             let (track, found) = self.track(id, &windows, reasons, calibration);
             tracks.push(track);
             segments.extend(found);
@@ -325,6 +341,28 @@ impl Voice {
         };
         (track, found)
     }
+}
+
+/// The name of a speaker, counted from 1.
+fn voice_id(number: usize) -> String {
+    format!("speech-{number}")
+}
+
+/// Each speaker's windows, in order of time. There is one, without windows, for speech that was all too
+/// short to judge.
+fn by_speaker(windows: &mut [(Heard, f32)], speakers: &[usize]) -> Vec<Vec<(Heard, f32)>> {
+    let mut voices: Vec<Vec<(Heard, f32)>> = vec![Vec::new()];
+    part_turns(windows, speakers);
+    for (window, speaker) in windows.iter().zip(speakers) {
+        if *speaker >= voices.len() {
+            voices.resize(speaker + 1, Vec::new());
+        }
+        voices[*speaker].push(*window);
+    }
+    for windows in &mut voices {
+        windows.sort_by_key(|(heard, _)| (heard.start, heard.end));
+    }
+    voices
 }
 
 /// Where one speaker's window overlaps the next one of another, each keeps what is nearer to its own

@@ -5,6 +5,7 @@
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::grey::{Grey, Rect};
@@ -60,7 +61,8 @@ impl Tesseract {
         let ask = |argument: &str| {
             let mut command = Command::new(&program);
             command.arg(argument);
-            let output = run(command, &[], START).map_err(|e| format!("{shown}: {e} ({BRING})"))?;
+            let output = run(command, &[], START, &AtomicBool::new(false))
+                .map_err(|e| format!("{shown}: {e} ({BRING})"))?;
             Ok::<_, String>(String::from_utf8_lossy(&output).into_owned())
         };
         let version = ask("--version")?;
@@ -81,8 +83,9 @@ impl Tesseract {
     /// left to right.
     ///
     /// # Errors
-    /// One sentence: it could not be started, took too long and was killed, or failed.
-    pub fn read(&self, pages: &[&Grey]) -> Result<Vec<Vec<Word>>, String> {
+    /// One sentence: it could not be started, took too long or `stop` was set and it was killed, or
+    /// failed.
+    pub fn read(&self, pages: &[&Grey], stop: &AtomicBool) -> Result<Vec<Vec<Word>>, String> {
         let pages = &pages[..pages.len().min(MAX_PAGES)];
         if pages.is_empty() {
             return Ok(Vec::new());
@@ -92,13 +95,18 @@ impl Tesseract {
         // Each picture is one line of text.
         command.args(["--psm", "7", "--dpi", "150", "-c", "tessedit_create_tsv=1"]);
         let deadline = START + LINE * u32::try_from(pages.len()).unwrap_or(u32::MAX);
-        let output = run(command, &tiff(pages), deadline)?;
+        let output = run(command, &tiff(pages), deadline, stop)?;
         Ok(words(&String::from_utf8_lossy(&output), pages.len()))
     }
 }
 
 /// Runs a command with `input` on its stdin; what it said on stdout.
-fn run(mut command: Command, input: &[u8], deadline: Duration) -> Result<Vec<u8>, String> {
+fn run(
+    mut command: Command,
+    input: &[u8],
+    deadline: Duration,
+    stop: &AtomicBool,
+) -> Result<Vec<u8>, String> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     // One thread: its others spin, and files are read side by side anyway.
     command.env("OMP_THREAD_LIMIT", "1").process_group(0);
@@ -110,7 +118,7 @@ fn run(mut command: Command, input: &[u8], deadline: Duration) -> Result<Vec<u8>
         std::io::ErrorKind::NotFound => "not installed".to_owned(),
         _ => format!("cannot be started: {e}"),
     })?;
-    output(child, input, MAX_OUTPUT, deadline)
+    output(child, input, MAX_OUTPUT, deadline, stop)
 }
 
 /// Pictures one behind the other in a TIFF, little-endian, uncompressed.
@@ -205,7 +213,7 @@ mod tests {
     fn shell(script: &str, input: &[u8], deadline: Duration) -> Result<Vec<u8>, String> {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
-        run(command, input, deadline)
+        run(command, input, deadline, &AtomicBool::new(false))
     }
 
     #[test]
@@ -220,5 +228,20 @@ mod tests {
         assert_eq!(shell("cat", b"abc", 10 * second).unwrap(), b"abc");
         let limit = shell("ulimit -v", b"", 10 * second).unwrap();
         assert_eq!(String::from_utf8_lossy(&limit).trim(), (MEMORY >> 10).to_string());
+    }
+
+    #[test]
+    fn a_program_that_nobody_waits_for_any_more_is_ended() {
+        let (stop, started) = (AtomicBool::new(false), std::time::Instant::now());
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 60"]);
+        let ended = std::thread::scope(|scope| {
+            let run = scope.spawn(|| run(command, b"", Duration::from_secs(60), &stop));
+            std::thread::sleep(Duration::from_millis(50));
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            run.join().unwrap()
+        });
+        assert_eq!(ended.unwrap_err(), "the file was given up");
+        assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     }
 }

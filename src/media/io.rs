@@ -91,10 +91,10 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    pub(super) fn new(timeout: Duration) -> Self {
+    pub(super) fn new(timeout: Duration, stop: Arc<AtomicBool>) -> Self {
         Self {
             deadline: Mutex::new(Instant::now().checked_add(timeout)),
-            stop: Arc::new(AtomicBool::new(false)),
+            stop,
             error: Mutex::new(None),
         }
     }

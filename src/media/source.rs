@@ -61,6 +61,19 @@ impl Source {
     /// # Errors
     /// [`MediaError`] says what is wrong with the file; every variant can occur.
     pub fn open(path: &Path, limits: &Limits) -> Result<Self, MediaError> {
+        Self::open_until(path, limits, Arc::default())
+    }
+
+    /// The same with the flag that [`stop_flag`](Self::stop_flag) is to give, which ends the
+    /// opening, too, with any error.
+    ///
+    /// # Errors
+    /// As of [`open`](Self::open).
+    pub fn open_until(
+        path: &Path,
+        limits: &Limits,
+        stop: Arc<AtomicBool>,
+    ) -> Result<Self, MediaError> {
         prepare();
         let mut file = open_regular(path)?;
         let io_error = |source| MediaError::Io { path: path.to_owned(), source };
@@ -80,7 +93,7 @@ impl Source {
         };
         file.seek(SeekFrom::Start(0)).map_err(io_error)?;
 
-        let guard = Arc::new(Guard::new(limits.open_timeout));
+        let guard = Arc::new(Guard::new(limits.open_timeout, stop));
         let explain = |detail: String| {
             if let Some(error) = guard.read_error() {
                 return io_error(io::Error::other(error));

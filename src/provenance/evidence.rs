@@ -53,3 +53,17 @@ pub(crate) const WATERMARK_WITHOUT_LABEL: Kind = kind("watermark_without_label",
 pub(crate) const SUPERSEDED: f32 = 1.0;
 /// Most that a structure is worth which ends where the file ends: the file was cut, not the label.
 pub(crate) const FILE_CUT: f32 = 2.0;
+
+/// Every kind that is found in a file's bytes.
+pub(crate) const ALL: [&Kind; 10] = [
+    &KEY_WITHOUT_VALUE,
+    &KEY_WITHOUT_ITEM,
+    &JSON_CUT_SHORT,
+    &BYTES_IN_FREE,
+    &BOX_RENAMED,
+    &ORPHANED_JUMBF,
+    &POINTER_TO_NOTHING,
+    &BROKEN_BINDING,
+    &TRACE_WITHOUT_LABEL,
+    &WATERMARK_WITHOUT_LABEL,
+];

@@ -13,7 +13,7 @@ mod apev2;
 pub mod c2pa;
 mod collect;
 mod encoder;
-mod evidence;
+pub(crate) mod evidence;
 mod exif;
 mod flv;
 mod gif;
@@ -38,6 +38,7 @@ mod xmp;
 use std::fs::File;
 use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use crate::report::{Evidence, Label, Seen};
 use collect::{Collector, NotVerified};
@@ -153,6 +154,18 @@ pub fn inspect(path: &Path) -> Result<Findings, InspectError> {
 /// no error: [`Findings::unread`] and [`Findings::container`] say so. Nor is a manifest that could
 /// not be verified in time.
 pub fn inspect_with(path: &Path, options: &InspectOptions) -> Result<Findings, InspectError> {
+    inspect_until(path, options, &AtomicBool::new(false))
+}
+
+/// The same; once `stop` is set, the verifier is ended as at its deadline.
+///
+/// # Errors
+/// See [`inspect_with`].
+pub(crate) fn inspect_until(
+    path: &Path,
+    options: &InspectOptions,
+    stop: &AtomicBool,
+) -> Result<Findings, InspectError> {
     let failed = |source| InspectError::Io { path: path.to_owned(), source };
     // Asked first, because opening a FIFO waits for a writer.
     if !std::fs::metadata(path).map_err(failed)?.is_file() {
@@ -162,7 +175,9 @@ pub fn inspect_with(path: &Path, options: &InspectOptions) -> Result<Findings, I
     let (container, mut out) = read(&mut file).map_err(failed)?;
     if out.wants_c2pa() {
         let answer = match &options.c2pa {
-            Some(worker) => worker.ask(&file, extension(container)).map_err(NotVerified::Failed),
+            Some(worker) => {
+                worker.ask(&file, extension(container), stop).map_err(NotVerified::Failed)
+            }
             None => Err(NotVerified::NotAsked),
         };
         let trust_list = options.c2pa.as_ref().is_some_and(|w| w.trust_anchors.is_some());

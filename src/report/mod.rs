@@ -152,7 +152,8 @@ pub enum Status {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Failure {
     /// Stable code: `unreadable`, `not_a_file`, `empty`, `unrecognised`, `damaged`, `no_streams`,
-    /// `over_limit`, `timed_out`, `decode_error`, `inference_error`, `internal_error`.
+    /// `over_limit`, `timed_out`, `decode_error`, `inference_error`, `internal_error`, `crashed`
+    /// (the server died while it judged the file, again and again).
     pub code: String,
     /// One line that names the file and the place.
     pub message: String,
@@ -391,6 +392,12 @@ impl Reason {
 }
 
 impl ReasonCode {
+    /// As in reports.
+    pub fn name(self) -> String {
+        let json = serde_json::to_value(self).ok();
+        json.and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+    }
+
     /// The code in plain words.
     pub fn words(self) -> &'static str {
         match self {

@@ -4,7 +4,7 @@ pub mod activity;
 pub mod features;
 pub mod log_mel;
 pub mod mel;
-mod mel_bank;
+pub mod mel_bank;
 pub mod quality;
 pub mod speakers;
 pub mod windows;

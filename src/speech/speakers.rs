@@ -31,7 +31,7 @@ impl SpeakerRule {
 }
 
 /// The windows of one stream, each with an embedding of length 1.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Speakers {
     /// In the order of their first windows.
     clusters: Vec<Cluster>,
@@ -39,7 +39,7 @@ pub struct Speakers {
     merged: Vec<u32>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Cluster {
     first: u32,
     windows: usize,

@@ -1,7 +1,10 @@
 //! What a platform has to do with a file (Measures for labeling AI-generated synthetic content,
 //! Art. 6, as reported).
 
-use crate::report::{Disposition, DispositionState, Evidence, Label, LabelVerdict};
+use crate::report::{
+    DetectorKind, Disposition, DispositionState, Evidence, Label, LabelVerdict, Report,
+    SegmentVerdict, TrackKind,
+};
 
 /// Derives the state from the labels read, the strip evidence, what detectors suspect, and whether
 /// the uploader declared the content to be made by AI.
@@ -76,6 +79,48 @@ pub fn disposition(
         || Disposition { state: DispositionState::None, evidence: Vec::new() },
         |(state, evidence)| Disposition { state, evidence },
     )
+}
+
+/// The disposition of a file by its report's labels, strip evidence and segments.
+pub fn of_report(report: &Report, declared_ai: bool) -> Disposition {
+    let suspicions: Vec<String> = report
+        .segments
+        .iter()
+        .filter(|s| s.verdict == SegmentVerdict::Fake && s.detector != DetectorKind::LabelStrip)
+        .map(|s| {
+            format!(
+                "{} found {} from {:.1} to {:.1} s with probability {:.2}",
+                s.detector.name(),
+                s.track,
+                s.start_ms as f64 / 1e3,
+                s.end_ms as f64 / 1e3,
+                s.probability.unwrap_or_default()
+            )
+        })
+        .collect();
+    let found = disposition(&report.labels, &report.strip_evidence, &suspicions, declared_ai);
+    // Reading labels leaves a track, whatever is found.
+    let labels_were_read = report.tracks.iter().any(|t| t.kind == TrackKind::Labels);
+    if !labels_were_read && found.state == DispositionState::None {
+        return Disposition {
+            state: DispositionState::Undetermined,
+            evidence: vec!["labels were not read: label-strip was not asked for".to_owned()],
+        };
+    }
+    found
+}
+
+/// Makes of the report of an engine that knows of no declaration the one that
+/// [`ScanOptions::declared_ai`](crate::engine::ScanOptions) would give: whoever uploaded the file
+/// declared it to be made by AI.
+pub fn declare(report: &mut Report) {
+    let declared = serde_json::Value::Bool(true);
+    report.engine.options.insert("declared_ai".to_owned(), declared);
+    // A file of which nothing could be read has no evidence for anything, a declaration included.
+    let Disposition { state, evidence } = &report.disposition;
+    if *state != DispositionState::Undetermined || !evidence.is_empty() {
+        report.disposition = of_report(report, true);
+    }
 }
 
 /// The value of `Label` in an AIGC label's content.

@@ -1,6 +1,8 @@
 //! A small harness: makes media with the `ffmpeg` command, runs the program, reads its reports.
 #![allow(dead_code)] // Each test file uses its own part.
 
+pub mod service;
+
 use std::{
     path::{Path, PathBuf},
     process::{Command, Output},
@@ -18,6 +20,16 @@ pub fn root() -> PathBuf {
 /// The demo's talking head: a real face and voice with planted stretches.
 pub fn talking_head() -> PathBuf {
     root().join("demo/talking-head.mp4")
+}
+
+/// A file of data that does not ship; where it is missing, a line says so.
+pub fn shared(path: &str) -> Option<PathBuf> {
+    let file = root().join("../shared/data").join(path);
+    if !file.is_file() {
+        println!("skipped: {} is not there", file.display());
+        return None;
+    }
+    Some(file)
 }
 
 /// Runs `ffmpeg -v error -y ARGS… OUT` and returns OUT.
@@ -109,4 +121,39 @@ pub fn write(dir: &Path, name: &str, bytes: &[u8]) -> PathBuf {
     let path = dir.join(name);
     std::fs::write(&path, bytes).expect("temporary files can be written");
     path
+}
+
+/// A temporary folder.
+pub struct Folder(pub tempfile::TempDir);
+
+impl Folder {
+    #[allow(clippy::new_without_default)]
+    pub fn new() -> Self {
+        Self(tempfile::tempdir().expect("there is room for temporary files"))
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// Writes a file and the folders that it lies in.
+    pub fn write(&self, name: &str, text: &str) -> &Self {
+        let path = self.path(name);
+        let folder = path.parent().expect("it lies in this folder");
+        std::fs::create_dir_all(folder)
+            .and_then(|()| std::fs::write(&path, text))
+            .expect("temporary files can be written");
+        self
+    }
+}
+
+/// Whole numbers that look random, as the scripts of golden files make them: a linear congruential
+/// generator (scripts/train/original.py).
+pub fn lcg(seed: u64, count: usize) -> impl Iterator<Item = u32> {
+    let mut state = (seed * 2_654_435_761 + 1) as u32;
+    std::iter::repeat_with(move || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state
+    })
+    .take(count)
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use sha2::{Digest, Sha256};
+use veriscope::digest::sha256;
 use veriscope::models::{Shapes, dinov2, whisper_encoder};
 
 /// -1..1, by splitmix64 from a seed that is the name's FNV-1a hash.
@@ -55,10 +55,6 @@ fn file(which: &str, shapes: Shapes) -> Vec<u8> {
         (name.as_str(), TensorView::new(Dtype::F16, shape.clone(), bytes).unwrap())
     });
     safetensors::serialize(views, None).unwrap()
-}
-
-pub fn sha256(data: &[u8]) -> String {
-    Sha256::digest(data).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// An entry of the manifest that is made up, with its file.

@@ -6,6 +6,7 @@ use std::io::Read;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ use crate::child::output;
 /// Bytes that an answer may have; the worker keeps to a few kilobytes.
 const MAX_ANSWER: u64 = 256 << 10;
 const MAX_ANCHORS: u64 = 16 << 20;
+/// How often one who waits for a turn looks whether it is still wanted.
+const LOOK: Duration = Duration::from_millis(100);
 /// Workers at a time in one process, so that files made to fill the memory can fill this many times
 /// [`MEMORY`]. One takes some 30 ms for an ordinary picture.
 const MAX_WORKERS: usize = 4;
@@ -100,15 +103,20 @@ impl Worker {
     /// What the manifests of `file` say.
     ///
     /// # Errors
-    /// One sentence: the worker could not be started, was killed at its deadline or by its limits,
-    /// or gave no answer.
-    pub(crate) fn ask(&self, file: &File, format: &str) -> Result<Answer, String> {
+    /// One sentence: the worker could not be started, was killed at its deadline, by its limits or
+    /// because `stop` was set, or gave no answer.
+    pub(crate) fn ask(
+        &self,
+        file: &File,
+        format: &str,
+        stop: &AtomicBool,
+    ) -> Result<Answer, String> {
         let bytes = file.metadata().map_or(0, |m| m.len());
         // Files may be of any size that they state: sparse ones take no space.
         let more = Duration::from_secs(bytes / BYTES_A_SECOND).min(MAX_MORE);
         let deadline = self.deadline.saturating_add(more);
         // Waiting for the turn is bounded by the others' deadlines, and is not held against this file.
-        let _turn = Turn::take();
+        let _turn = Turn::take(stop).ok_or("the file was given up")?;
         let stdin = file.try_clone().map_err(|e| format!("the file cannot be handed over: {e}"))?;
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).arg("--format").arg(format);
@@ -123,7 +131,7 @@ impl Worker {
         let child = command
             .spawn()
             .map_err(|e| format!("{} cannot be started: {e}", self.program.display()))?;
-        let text = output(child, &[], MAX_ANSWER, deadline)?;
+        let text = output(child, &[], MAX_ANSWER, deadline, stop)?;
         serde_json::from_slice(&text)
             .map_err(|e| format!("the worker's answer cannot be read: {e}"))
     }
@@ -136,12 +144,18 @@ static RUNNING: Mutex<usize> = Mutex::new(0);
 static FREED: Condvar = Condvar::new();
 
 impl Turn {
-    fn take() -> Self {
-        let running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
-        let full = |running: &mut usize| *running >= MAX_WORKERS;
-        let mut running = FREED.wait_while(running, full).unwrap_or_else(PoisonError::into_inner);
+    /// None: `stop` was set before it came.
+    fn take(stop: &AtomicBool) -> Option<Self> {
+        let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+        while *running >= MAX_WORKERS {
+            if stop.load(Ordering::Relaxed) {
+                return None;
+            }
+            let woken = FREED.wait_timeout(running, LOOK);
+            running = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
         *running += 1;
-        Self
+        Some(Self)
     }
 }
 

@@ -3,7 +3,7 @@
 //! what moves behind it; an XMP item that is there is pointed at its new bytes, and the old ones
 //! become blanks.
 
-use super::mp4::{Atom, Inner, inside, top};
+use super::mp4::{Atom, Inner, boxed, inside, top};
 use super::{Change, Plan, Refusal, elsewhere, xmp};
 use crate::provenance::input::{Input, be16, be32};
 use crate::provenance::xmp::MAX_XMP;
@@ -157,7 +157,7 @@ impl Meta {
             &[0],
         ]
         .concat();
-        let named = framed(b"infe", &entry)?;
+        let named = boxed(b"infe", &entry)?;
         let Lengths { version, offset, length, base, index } = self.lengths;
         let mut place = match version {
             0 | 1 => short(id)?.to_be_bytes().to_vec(),
@@ -200,7 +200,7 @@ impl Meta {
         self.bytes.splice(..4, size);
         let mut plan = Plan::default();
         plan.replace(self.at, self.end - self.at, self.bytes);
-        plan.insert(len, framed(b"mdat", packet)?);
+        plan.insert(len, boxed(b"mdat", packet)?);
         Ok(plan)
     }
 
@@ -242,7 +242,7 @@ impl Meta {
         let mut plan = Plan::default();
         plan.overwrite(self.at, self.bytes);
         plan.overwrite(start, vec![b' '; old.len()]);
-        plan.insert(input.len(), framed(b"mdat", &new)?);
+        plan.insert(input.len(), boxed(b"mdat", &new)?);
         Ok(plan)
     }
 
@@ -255,10 +255,10 @@ impl Meta {
         };
         let len = if version == 0 { 2 } else { 4 };
         let ids = [field(id.into(), len)?, vec![0, 1], field(primary.into(), len)?].concat();
-        let reference = framed(b"cdsc", &ids)?;
+        let reference = boxed(b"cdsc", &ids)?;
         match self.iref {
             Some(_) => Ok(reference),
-            None => framed(b"iref", &[&[version, 0, 0, 0][..], &reference].concat()),
+            None => boxed(b"iref", &[&[version, 0, 0, 0][..], &reference].concat()),
         }
     }
 
@@ -308,11 +308,6 @@ impl Located {
             from < end && (*length == 0 || from.saturating_add(*length) > start)
         })
     }
-}
-
-/// A box with its header.
-fn framed(kind: &[u8; 4], body: &[u8]) -> Result<Vec<u8>, Refusal> {
-    Ok([&field(HEADER + body.len() as u64, 4)?[..], kind, body].concat())
 }
 
 /// The entries of `iinf`.

@@ -321,12 +321,12 @@ impl Buffer {
         }
         let Some(udta) = children.iter().find(|c| &c.kind == b"udta").copied() else {
             let at = children.last().map_or(moov.body, |c| c.end);
-            return self.splice(&[moov], at, at, boxed(b"udta", &meta(json)));
+            return self.splice(&[moov], at, at, boxed(b"udta", &meta(json)?)?);
         };
         let held = inside(&self.bytes, udta.body, udta.end)?;
         let Some(meta_box) = held.iter().find(|c| &c.kind == b"meta").copied() else {
             let at = held.last().map_or(udta.body, |c| c.end);
-            return self.splice(&[moov, udta], at, at, meta(json));
+            return self.splice(&[moov, udta], at, at, meta(json)?);
         };
         let around = [moov, udta, meta_box];
         let parts = self.parts(meta_box)?;
@@ -337,10 +337,10 @@ impl Buffer {
             (Some(b"mdta"), Some(keys), Some(list)) => {
                 let count = be32(&self.bytes, keys.body + 4).ok_or(DAMAGED)?;
                 let index = count.checked_add(1).ok_or(DAMAGED)?;
-                let entry = boxed(b"mdta", b"AIGC");
+                let entry = boxed(b"mdta", b"AIGC")?;
                 // Whatever comes later is changed first, so that places before it stay true.
                 let mut tasks = [
-                    (list, list.end, boxed(&index.to_be_bytes(), &data(json))),
+                    (list, list.end, boxed(&index.to_be_bytes(), &data(json)?)?),
                     (keys, keys.end, entry),
                 ];
                 tasks.sort_by_key(|(outer, ..)| std::cmp::Reverse(outer.at));
@@ -349,7 +349,7 @@ impl Buffer {
                 }
                 let keys_at = if list.at < keys.at {
                     // The list before it has grown.
-                    keys.body + 8 + data(json).len()
+                    keys.body + 8 + data(json)?.len()
                 } else {
                     keys.body
                 };
@@ -360,10 +360,10 @@ impl Buffer {
             // iTunes' list has no table of keys; its items of one's own carry their name.
             (Some(b"mdir"), None, Some(list)) => {
                 let around = [&around[..], &[list]].concat();
-                self.splice(&around, list.end, list.end, named(json))
+                self.splice(&around, list.end, list.end, named(json)?)
             }
             (Some(b"mdir"), None, None) => {
-                self.splice(&around, end, end, boxed(b"ilst", &named(json)))
+                self.splice(&around, end, end, boxed(b"ilst", &named(json)?)?)
             }
             _ => Err("its moov.udta.meta is of a kind that this version does not write".into()),
         }
@@ -533,27 +533,29 @@ impl Buffer {
     }
 }
 
-fn boxed(kind: &[u8; 4], body: &[u8]) -> Vec<u8> {
-    [&(body.len() as u32 + 8).to_be_bytes()[..], kind, body].concat()
+/// A box with its header.
+pub(super) fn boxed(kind: &[u8; 4], body: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let size = u32::try_from(body.len() + 8).map_err(|_| "a box of it would grow over 4 GiB")?;
+    Ok([&size.to_be_bytes()[..], kind, body].concat())
 }
 
 /// A `meta` with one key and its value.
-fn meta(json: &str) -> Vec<u8> {
-    let handler = boxed(b"hdlr", b"\0\0\0\0\0\0\0\0mdta\0\0\0\0\0\0\0\0\0\0\0\0\0");
-    let keys = [&[0, 0, 0, 0, 0, 0, 0, 1][..], &boxed(b"mdta", b"AIGC")].concat();
-    let item = boxed(&[0, 0, 0, 1], &data(json));
-    let parts = [&[0; 4][..], &handler, &boxed(b"keys", &keys), &boxed(b"ilst", &item)].concat();
+fn meta(json: &str) -> Result<Vec<u8>, Refusal> {
+    let handler = boxed(b"hdlr", b"\0\0\0\0\0\0\0\0mdta\0\0\0\0\0\0\0\0\0\0\0\0\0")?;
+    let keys = [&[0, 0, 0, 0, 0, 0, 0, 1][..], &boxed(b"mdta", b"AIGC")?].concat();
+    let item = boxed(&[0, 0, 0, 1], &data(json)?)?;
+    let parts = [&[0; 4][..], &handler, &boxed(b"keys", &keys)?, &boxed(b"ilst", &item)?].concat();
     boxed(b"meta", &parts)
 }
 
 /// Type 1 is UTF-8; no locale.
-fn data(json: &str) -> Vec<u8> {
+fn data(json: &str) -> Result<Vec<u8>, Refusal> {
     boxed(b"data", &[&[0, 0, 0, 1, 0, 0, 0, 0][..], json.as_bytes()].concat())
 }
 
 /// An item that carries its own name.
-fn named(json: &str) -> Vec<u8> {
+fn named(json: &str) -> Result<Vec<u8>, Refusal> {
     let full = |kind: &[u8; 4], text: &[u8]| boxed(kind, &[&[0; 4][..], text].concat());
-    let parts = [full(b"mean", b"com.apple.iTunes"), full(b"name", b"AIGC"), data(json)];
+    let parts = [full(b"mean", b"com.apple.iTunes")?, full(b"name", b"AIGC")?, data(json)?];
     boxed(b"----", &parts.concat())
 }
