@@ -8,6 +8,7 @@ pub mod bench;
 pub mod child;
 pub mod detect;
 pub mod device;
+pub mod digest;
 pub mod engine;
 pub mod explicit;
 pub mod face;
@@ -16,6 +17,7 @@ pub mod models;
 pub mod nn;
 pub mod provenance;
 pub mod report;
+pub mod serve;
 pub mod speech;
 pub mod verdict;
 

@@ -17,8 +17,10 @@ mod label;
 mod progress;
 mod scan;
 mod score;
+mod serve;
 mod session;
 mod signals;
+mod tenants;
 mod weights;
 
 /// Everything was done.
@@ -49,6 +51,8 @@ enum Command {
     Scan(scan::ScanArgs),
     Inspect(inspect::InspectArgs),
     Score(score::ScoreArgs),
+    Serve(serve::ServeArgs),
+    Tenants(tenants::TenantsArgs),
     Label(label::LabelArgs),
     Bench(bench::BenchArgs),
     Datasets(datasets::DatasetsArgs),
@@ -70,6 +74,8 @@ pub fn main() -> ExitCode {
         Command::Scan(args) => scan::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Score(args) => score::run(&args),
+        Command::Serve(args) => serve::run(&args),
+        Command::Tenants(args) => tenants::run(args),
         Command::Label(args) => label::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Datasets(args) => datasets::run(&args),

@@ -43,6 +43,25 @@ pub struct ScanArgs {
     /// table: timelines for people; jsonl: one JSON object a line and file (see `veriscope schema`)
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
+    #[command(flatten)]
+    engine: EngineArgs,
+    #[command(flatten)]
+    labels: LabelArgs,
+    /// Keep results in this SQLite file and take from it what was scanned before with the same
+    /// content, weights and options; a scan that was cut short goes on where it was
+    #[arg(long, value_name = "FILE")]
+    store: Option<PathBuf>,
+    /// Colours in the table
+    #[arg(long, value_enum, default_value_t = ColorChoice::Auto)]
+    color: ColorChoice,
+    /// Draw the table with ASCII characters only
+    #[arg(long)]
+    ascii: bool,
+}
+
+/// What judges, and where; `scan` and `serve` have these.
+#[derive(Debug, Args)]
+pub(super) struct EngineArgs {
     /// Detectors to run, with commas between them [default: all]
     #[arg(long, value_delimiter = ',', value_parser = detector_parser(), value_name = "LIST")]
     detectors: Vec<DetectorKind>,
@@ -63,21 +82,36 @@ pub struct ScanArgs {
     /// Files in work at the same time [default: chosen by the number of processors]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
-    #[command(flatten)]
-    labels: LabelArgs,
-    /// Keep results in this SQLite file and take from it what was scanned before with the same
-    /// content, weights and options; a scan that was cut short goes on where it was
-    #[arg(long, value_name = "FILE")]
-    store: Option<PathBuf>,
     /// Folder with the weights and their manifest [default: the one that came with the program]
     #[arg(long, value_name = "DIR")]
     weights: Option<PathBuf>,
-    /// Colours in the table
-    #[arg(long, value_enum, default_value_t = ColorChoice::Auto)]
-    color: ColorChoice,
-    /// Draw the table with ASCII characters only
-    #[arg(long)]
-    ascii: bool,
+}
+
+impl EngineArgs {
+    /// With nothing left open, save for labels.
+    pub(super) fn options(&self) -> ScanOptions {
+        let mut detectors = self.detectors.clone();
+        if detectors.is_empty() {
+            detectors = DetectorKind::ALL.to_vec();
+        }
+        // In one order and each once, so that equal requests have equal fingerprints.
+        detectors.sort();
+        detectors.dedup();
+        ScanOptions {
+            detectors,
+            fps: self.fps,
+            jobs: self.jobs.map_or(0, usize::from),
+            device: self.device,
+            tier: self.tier,
+            ..ScanOptions::default()
+        }
+    }
+
+    /// The weights that the networks are made of.
+    pub(super) fn open_weights(&self) -> Result<WeightStore, String> {
+        let weights = WeightStore::open(self.weights.as_deref()).map_err(|e| e.to_string())?;
+        Ok(weights.with_precision(self.precision))
+    }
 }
 
 /// How labels are judged; `scan` and `inspect` have these.
@@ -207,8 +241,7 @@ struct Plan {
     options: ScanOptions,
     labels: LabelArgs,
     store: Option<PathBuf>,
-    weights: Option<PathBuf>,
-    precision: PrecisionChoice,
+    engine: EngineArgs,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -220,31 +253,16 @@ enum Output {
 impl ScanArgs {
     fn resolve(self, around: &Surroundings) -> Plan {
         let style = around.style(self.color, self.ascii);
-        let mut detectors = self.detectors;
-        if detectors.is_empty() {
-            detectors = DetectorKind::ALL.to_vec();
-        }
-        // In one order and each once, so that equal requests have equal fingerprints.
-        detectors.sort();
-        detectors.dedup();
         Plan {
             paths: self.paths,
             output: match self.format {
                 Format::Table => Output::Table(style),
                 Format::Jsonl => Output::Jsonl,
             },
-            options: ScanOptions {
-                detectors,
-                fps: self.fps,
-                jobs: self.jobs.map_or(0, usize::from),
-                device: self.device,
-                tier: self.tier,
-                ..ScanOptions::default()
-            },
+            options: self.engine.options(),
             labels: self.labels,
             store: self.store,
-            weights: self.weights,
-            precision: self.precision,
+            engine: self.engine,
         }
     }
 }
@@ -266,9 +284,7 @@ fn scan(mut plan: Plan) -> Result<u8, String> {
         None => Store::temporary(),
     }
     .map_err(|e| e.to_string())?;
-    let weights = WeightStore::open(plan.weights.as_deref())
-        .map_err(|e| e.to_string())?
-        .with_precision(plan.precision);
+    let weights = plan.engine.open_weights()?;
     let engine = Engine::new(plan.options, &weights).map_err(|e| e.to_string())?;
     let found = inputs::collect(&plan.paths, plan.store.as_deref());
     for entry in &found.skipped {
@@ -351,8 +367,8 @@ mod tests {
         assert_eq!(plan.options.device, DeviceChoice::Auto);
         assert_eq!((plan.options.fps, plan.options.jobs), (4.0, 0));
         assert!(plan.labels.trust_anchors.is_none() && !plan.labels.declared_ai);
-        assert_eq!((plan.store, plan.weights), (None, None));
-        assert_eq!((plan.precision, plan.options.tier), (PrecisionChoice::Auto, None));
+        assert_eq!((plan.store, plan.engine.weights), (None, None));
+        assert_eq!((plan.engine.precision, plan.options.tier), (PrecisionChoice::Auto, None));
     }
 
     #[test]
