@@ -102,6 +102,7 @@ impl Service {
         fs::copy(media, self.store.upload_path(id)).unwrap();
         let name = media.file_name().unwrap().to_str().unwrap().to_owned();
         let new = NewJob {
+            content: None,
             id,
             tenant: tenant.into(),
             by: "test".into(),

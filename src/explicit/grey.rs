@@ -105,12 +105,13 @@ impl Grey {
     }
 
     /// The extreme of `side` by `side` pixels around each one; even sides count one more.
-    fn slide(&self, side: usize, op: fn(u8, u8) -> u8) -> Self {
+    fn slide(&self, side: usize, op: impl Fn(u8, u8) -> u8) -> Self {
         self.slide_both(side, side, op)
     }
 
-    /// The same with a rectangle of `across` by `down` pixels.
-    pub fn slide_both(&self, across: usize, down: usize, op: fn(u8, u8) -> u8) -> Self {
+    /// The same with a rectangle of `across` by `down` pixels. `op` is known when this is compiled: many
+    /// pixels are taken at once then.
+    pub fn slide_both(&self, across: usize, down: usize, op: impl Fn(u8, u8) -> u8) -> Self {
         let (w, h) = (self.width, self.height);
         if w == 0 || h == 0 {
             return self.clone();

@@ -30,6 +30,10 @@ const SPINS: u32 = 1024;
 /// short, because decoders want the processor.
 const AWAKE: Duration = Duration::from_micros(300);
 
+/// A look for work after a long wait; a helper that comes so much late costs a layer little, whose
+/// tasks the leader takes meanwhile.
+const NAP: Duration = Duration::from_micros(50);
+
 /// Threads that help one leader at a time.
 pub(super) struct Team {
     state: Arc<State>,
@@ -207,7 +211,7 @@ impl State {
         impl Drop for Close<'_> {
             fn drop(&mut self) {
                 self.0.open.store(false, Ordering::SeqCst);
-                let mut wait = Wait(0);
+                let mut wait = Wait::default();
                 while self.0.active.load(Ordering::SeqCst) != 0 {
                     wait.a_little();
                 }
@@ -243,7 +247,7 @@ impl State {
     fn help(&self, seat: &Seat) {
         ALONE.set(true);
         seat.thread.store(place::thread(), Ordering::Relaxed);
-        let mut wait = Wait(0);
+        let mut wait = Wait::default();
         let mut since = Instant::now();
         while !self.ended.load(Ordering::SeqCst) {
             let here = place::processor();
@@ -253,14 +257,14 @@ impl State {
             let tasks = self.tasks.load(Ordering::Relaxed);
             if self.open.load(Ordering::Relaxed) && self.next.load(Ordering::Relaxed) < tasks {
                 self.join();
-                wait = Wait(0);
+                wait = Wait::default();
                 since = Instant::now();
             } else if self.led.load(Ordering::SeqCst) || !wait.is_long() || since.elapsed() < AWAKE
             {
                 wait.a_little();
             } else {
                 std::thread::park();
-                wait = Wait(0);
+                wait = Wait::default();
                 since = Instant::now();
             }
         }
@@ -340,16 +344,29 @@ mod place {
 }
 
 /// Waiting awake, but not for ever at the cost of threads that have work.
-struct Wait(u32);
+#[derive(Default)]
+struct Wait {
+    spins: u32,
+    /// When spinning ended.
+    since: Option<Instant>,
+}
 
 impl Wait {
     fn is_long(&self) -> bool {
-        self.0 >= SPINS
+        self.since.is_some()
     }
 
     fn a_little(&mut self) {
-        self.0 = self.0.saturating_add(1);
-        if self.is_long() { std::thread::yield_now() } else { std::hint::spin_loop() }
+        let Some(since) = self.since else {
+            self.spins += 1;
+            if self.spins >= SPINS {
+                self.since = Some(Instant::now());
+            }
+            return std::hint::spin_loop();
+        };
+        // A wait this long means that the other thread is not running: others have the processors, and
+        // yielding to them again and again costs a tenth of what they get.
+        if since.elapsed() < AWAKE { std::thread::yield_now() } else { std::thread::sleep(NAP) }
     }
 }
 

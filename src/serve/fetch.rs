@@ -617,6 +617,7 @@ mod tests {
             let store = store.clone();
             async move {
                 let job = NewJob {
+                    content: None,
                     id: uuid::Uuid::now_v7(),
                     tenant: "t".to_owned(),
                     priority: Priority::Normal,

@@ -229,6 +229,7 @@ mod tests {
     /// A job of the tenant that is done, and so a delivery.
     async fn done(store: &Store, tenant: &str) -> JobId {
         let job = NewJob {
+            content: None,
             id: Uuid::now_v7(),
             tenant: tenant.to_owned(),
             priority: Priority::Normal,

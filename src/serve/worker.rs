@@ -6,6 +6,7 @@
 
 use std::{
     collections::HashMap,
+    fs::File,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{
@@ -251,7 +252,7 @@ struct Queue {
 impl engine::Tasks for Queue {
     fn next(&self, worker: usize) -> Option<engine::Task> {
         let slot = if worker < self.shared.ordinary { Slot::Ordinary } else { Slot::LiveOnly };
-        let Task { job, path, cancel } = self.shared.store.next(slot)?;
+        let Task { job, path, held, cancel } = self.shared.store.next(slot)?;
         let limits = self.limits(&job.tenant);
         {
             let mut state = self.shared.state();
@@ -265,6 +266,7 @@ impl engine::Tasks for Queue {
             shared: Arc::clone(&self.shared),
             judged: self.judged.clone(),
             job,
+            _held: held,
             seen: Mutex::default(),
         };
         Some(engine::Task { path, limits, observer: Arc::new(observer), stop: cancel })
@@ -297,6 +299,8 @@ struct Watch {
     shared: Arc<Shared>,
     judged: Sender<Judged>,
     job: Job,
+    /// Keeps media in memory as long as it is judged.
+    _held: Option<File>,
     seen: Mutex<Seen>,
 }
 

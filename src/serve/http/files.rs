@@ -10,6 +10,7 @@ use hyper::header::{
     ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderMap,
     HeaderName, HeaderValue, RANGE,
 };
+use tokio::fs::File;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio_util::io::ReaderStream;
 
@@ -22,12 +23,20 @@ const PIECE: usize = 64 << 10;
 
 /// Sends a file, or the range that the request asks for; none where it is not there.
 pub async fn send(path: &Path, headers: &HeaderMap) -> Result<Option<Response>, Problem> {
-    let failed = |e: std::io::Error| Problem::internal("reading the file", &e);
-    let mut file = match tokio::fs::File::open(path).await {
-        Ok(file) => file,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(failed(e)),
-    };
+    match File::open(path).await {
+        Ok(file) => send_open(file, headers).await.map(Some),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(failed(e)),
+    }
+}
+
+fn failed(e: std::io::Error) -> Problem {
+    Problem::internal("reading the file", &e)
+}
+
+/// Sends an open file, or the range that the request asks for.
+pub async fn send_open(mut file: File, headers: &HeaderMap) -> Result<Response, Problem> {
+    file.rewind().await.map_err(failed)?;
     let size = file.metadata().await.map_err(failed)?.len();
     let mut magic = [0; 16];
     let n = file.read(&mut magic).await.map_err(failed)?;
@@ -40,7 +49,7 @@ pub async fn send(path: &Path, headers: &HeaderMap) -> Result<Option<Response>, 
             let detail = format!("the file has {size} bytes");
             let mut response = Problem::new(Code::RangeNotSatisfiable, detail).into_response();
             set(&mut response, CONTENT_RANGE, &format!("bytes */{size}"));
-            return Ok(Some(response));
+            return Ok(response);
         }
     };
     file.seek(SeekFrom::Start(first)).await.map_err(failed)?;
@@ -54,7 +63,7 @@ pub async fn send(path: &Path, headers: &HeaderMap) -> Result<Option<Response>, 
         let range = format!("bytes {first}-{}/{size}", first + length - 1);
         set(&mut response, CONTENT_RANGE, &range);
     }
-    Ok(Some(response))
+    Ok(response)
 }
 
 pub fn set(response: &mut Response, name: HeaderName, value: &str) {

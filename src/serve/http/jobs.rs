@@ -162,17 +162,18 @@ pub async fn submit(
                 return Err(upload::too_large(most));
             }
             let place = app.uploads.clone().try_acquire_owned().map_err(|_| {
-                Problem::new(Code::Busy, "too many uploads at the same time").retry_after(1)
+                Problem::new(Code::Busy, "too many uploads at the same time").retry_after(later(id))
             })?;
-            let form = read_form(request, &app.data.join("uploads"), id, most).await?;
-            drop(place);
-            form
+            let (wanted, source, received) =
+                read_form(request, &app.data.join("uploads"), id, most).await?;
+            (wanted, source, Some((received, place)))
         }
         _ => {
             let detail = "the body must be multipart/form-data or application/json";
             return Err(Problem::new(Code::UnsupportedContentType, detail));
         }
     };
+    let (mut received, place) = received.unzip();
     let digest = digest(&wanted, &source, received.as_ref());
     let bytes = received.as_ref().map(|r| r.bytes);
     let job = NewJob {
@@ -184,6 +185,7 @@ pub async fn submit(
         reference: wanted.reference,
         declared_ai: wanted.declared_ai,
         sha256: received.as_ref().map(|r| r.sha256.clone()),
+        content: received.as_mut().and_then(|r| r.content.take()),
         bytes,
         idempotency: key.map(|key| Idempotency { key, digest }),
         tenant_max_queued: caller.tenant.max_queued,
@@ -197,6 +199,8 @@ pub async fn submit(
         if let (true, Some(received)) = (stored, received) {
             received.keep();
         }
+        // Until now, since contents are in memory until they are on the disk.
+        drop(place);
         submission.map_err(|e| e.to_string())
     });
     let submission = submission.await.map_err(|e| Problem::internal("submitting", &e))?;
@@ -223,6 +227,11 @@ pub async fn submit(
 
 fn full() -> Problem {
     Problem::new(Code::QueueFull, "as many jobs wait as may").retry_after(RETRY)
+}
+
+/// One to three seconds, so that those who are refused together do not come back together.
+fn later(id: JobId) -> u64 {
+    1 + u64::from(id.as_bytes()[15]) % 3
 }
 
 fn length(headers: &HeaderMap) -> Option<u64> {
@@ -257,7 +266,7 @@ async fn read_form(
     folder: &Path,
     id: JobId,
     most: u64,
-) -> Result<(Wanted, Source, Option<Received>), Problem> {
+) -> Result<(Wanted, Source, Received), Problem> {
     let content_type = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
     let boundary = multipart::boundary(content_type.unwrap_or_default())?;
     let body = Bounded::new(request.into_body(), most.saturating_add(FORM_BYTES));
@@ -307,7 +316,7 @@ async fn read_form(
     let wanted = wanted(priority, declared_ai, reference)?;
     // Synchronised once everything else is known to be right.
     let received = upload.finish().await?;
-    Ok((wanted, Source::Upload { name }, Some(received)))
+    Ok((wanted, Source::Upload { name }, received))
 }
 
 fn bad_field(name: &str, what: &str) -> Problem {

@@ -140,7 +140,11 @@ pub async fn media(
     if !job.has_media {
         return Err(gone());
     }
-    files::send(&app.store.media_path(&job), &headers).await?.ok_or_else(gone)
+    let path = app.store.media_path(&job);
+    match app.read("reading the media", move |store| store.held(&job)).await? {
+        Some(file) => files::send_open(file.into(), &headers).await,
+        None => files::send(&path, &headers).await?.ok_or_else(gone),
+    }
 }
 
 /// List a job's previews

@@ -13,7 +13,8 @@ use tokio::time::{Instant, timeout};
 
 use super::multipart::Chunks;
 use super::problem::{Code, Problem};
-use crate::digest::hex;
+use crate::digest::{self, hex};
+use crate::serve::store::MOST_INLINE;
 
 /// Longest silence inside a body.
 const IDLE: Duration = Duration::from_secs(15);
@@ -22,6 +23,7 @@ const PACE: u64 = 8 << 10;
 const PACE_FROM: Duration = Duration::from_secs(20);
 /// Bytes that are gathered before they go to the disk.
 const PIECE: usize = 512 << 10;
+const _: () = assert!(MOST_INLINE < PIECE);
 /// As many bytes decide whether a file is media.
 const MAGIC: usize = 12;
 
@@ -141,9 +143,12 @@ impl Disk {
     }
 }
 
-/// An upload that is whole and on disk. Dropped, its file is removed, unless it is kept.
+/// An upload that is whole. Dropped, its file is removed, unless it is kept.
 pub struct Received {
-    part: Part,
+    /// None: the store is given the content.
+    part: Option<Part>,
+    /// The content of a small one, which has no file.
+    pub content: Option<Vec<u8>>,
     pub sha256: String,
     pub bytes: u64,
 }
@@ -151,7 +156,9 @@ pub struct Received {
 impl Received {
     /// From here on the file is the store's.
     pub fn keep(mut self) {
-        self.part.kept = true;
+        if let Some(part) = &mut self.part {
+            part.kept = true;
+        }
     }
 }
 
@@ -191,14 +198,21 @@ impl Upload {
         Ok(())
     }
 
-    /// The whole file was taken: it is written, synchronised and has its name.
+    /// The whole file was taken: where it is not small, it is written, synchronised and has its name.
     pub async fn finish(mut self) -> Result<Received, Problem> {
         if self.bytes < MAGIC as u64 {
             check_magic(&self.pending)?;
         }
+        let bytes = self.bytes;
+        if bytes <= MOST_INLINE as u64 {
+            // Nothing of it was written: pieces are larger.
+            let content = std::mem::take(&mut self.pending);
+            let sha256 = digest::sha256(&content);
+            return Ok(Received { part: None, content: Some(content), sha256, bytes });
+        }
         let disk = self.write(true).await?;
         let sha256 = hex(&disk.hash.finalize());
-        Ok(Received { part: disk.part, sha256, bytes: self.bytes })
+        Ok(Received { part: Some(disk.part), content: None, sha256, bytes })
     }
 
     /// Writes what is pending, away from the threads that answer requests; at the end gives the
@@ -358,9 +372,17 @@ mod tests {
             assert!(names(folder.path()).is_empty());
 
             let mut upload = Upload::new(folder.path(), id, 1 << 20);
-            upload.take(&content.clone()[..1000].to_vec().into()).await.unwrap();
+            upload.take(&content.clone()[..MOST_INLINE + 1].to_vec().into()).await.unwrap();
             upload.finish().await.unwrap().keep();
             assert_eq!(names(folder.path()), [id.to_string()]);
+
+            let mut upload = Upload::new(folder.path(), uuid::Uuid::now_v7(), 1 << 20);
+            upload.take(&content.clone()[..MOST_INLINE].to_vec().into()).await.unwrap();
+            let received = upload.finish().await.unwrap();
+            assert_eq!(received.content.as_deref(), Some(&content[..MOST_INLINE]));
+            assert_eq!(received.sha256, crate::digest::sha256(&content[..MOST_INLINE]));
+            received.keep();
+            assert_eq!(names(folder.path()), [id.to_string()], "small ones are no files");
         });
     }
 

@@ -1,5 +1,6 @@
 //! Jobs from submission to report.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -13,7 +14,7 @@ use super::super::model::{
 };
 use super::super::queue::Slot;
 use super::rows::{self, EndedJob, Known};
-use super::{Pending, Store, StoreError, audit, delete, deliveries, from_json, json, work};
+use super::{Pending, Store, StoreError, audit, delete, deliveries, from_json, inline, json, work};
 use crate::report::{DetectorKind, DispositionState, Report};
 
 /// How often a server may die while a job is at work; after one more the job fails.
@@ -27,8 +28,11 @@ pub struct NewJob {
     /// The API key's name, for the audit log.
     pub by: String,
     pub priority: Priority,
-    /// An upload's media lies in `uploads/<id>`, synced, before the job is submitted.
+    /// An upload's media lies in `uploads/<id>`, synced, before the job is submitted, or is
+    /// `content`.
     pub source: Source,
+    /// An upload of at most [`MOST_INLINE`](super::MOST_INLINE) bytes.
+    pub content: Option<Vec<u8>>,
     pub reference: Option<String>,
     pub declared_ai: bool,
     /// Lower-case hex, where the content is known.
@@ -66,11 +70,13 @@ pub enum Submission {
 }
 
 /// A job that a worker has begun.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Task {
     pub job: Job,
     /// The media.
     pub path: PathBuf,
+    /// What keeps the path as long as it is not dropped, where the media is in memory.
+    pub held: Option<File>,
     /// Set when the job is cancelled.
     pub cancel: Arc<AtomicBool>,
 }
@@ -151,7 +157,7 @@ impl Store {
     /// SQLite's, such as no space.
     pub fn submit(&self, job: NewJob) -> Pending<Submission> {
         let shared = self.0.shared.clone();
-        let upload = matches!(job.source, Source::Upload { .. });
+        let file = matches!(job.source, Source::Upload { .. }) && job.content.is_none();
         // Here and not where it is written: one thread need not read everybody's reports.
         let known = match &job.sha256 {
             Some(sha256) => self.known(&job.tenant, sha256, job.declared_ai),
@@ -162,7 +168,7 @@ impl Store {
             Err(error) => return Pending::ready(Err(error)),
         };
         let (write, pending) = self.make(
-            upload,
+            file,
             move |db| {
                 let (submission, media) = rows::accept(&shared, db, &job, known)?;
                 Ok((submission.clone(), (submission, media)))
@@ -231,7 +237,7 @@ impl Store {
         self.0.shared.upload(id)
     }
 
-    /// A job's media: the upload, or the server's own file.
+    /// A job's media where it is not [held](Self::held): the upload, or the server's own file.
     pub fn media_path(&self, job: &Job) -> PathBuf {
         self.0.shared.media(job)
     }
@@ -278,11 +284,34 @@ impl Store {
                     work = shared.work_came.wait(work).unwrap_or_else(PoisonError::into_inner);
                 }
             };
-            if let Some(job) = self.begun(id) {
-                let path = shared.media(&job);
-                return Some(Task { job, path, cancel });
-            }
+            let Some(job) = self.begun(id) else { continue };
+            let held = match self.held(&job) {
+                Ok(held) => held,
+                Err(error) => {
+                    // The disk, or memory, may come back; the job keeps its place.
+                    tracing::error!("job {id} cannot be begun: {error}");
+                    std::thread::sleep(std::time::Duration::from_secs(1));
+                    drop(self.requeue(id));
+                    continue;
+                }
+            };
+            let path = held.as_ref().map_or_else(|| shared.media(&job), inline::path_of);
+            return Some(Task { job, path, held, cancel });
         }
+    }
+
+    /// A job's media as a file in memory, where it is in the database.
+    ///
+    /// # Errors
+    /// SQLite's, or that there is no memory.
+    pub fn held(&self, job: &Job) -> Result<Option<File>, StoreError> {
+        if !matches!(job.source, Source::Upload { .. }) {
+            return Ok(None);
+        }
+        let bytes = self.read(|db| inline::get(db, job.id).map_err(self.sqlite()))?;
+        let Some(bytes) = bytes else { return Ok(None) };
+        let io = |source| StoreError::Io { path: "a file in memory".into(), source };
+        inline::in_memory(&bytes).map(Some).map_err(io)
     }
 
     /// The row of a job that was taken, as it is once it runs, which is written behind it.

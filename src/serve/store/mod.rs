@@ -31,6 +31,7 @@ use self::work::Work;
 
 mod audit;
 mod deliveries;
+mod inline;
 mod jobs;
 mod pending;
 mod retention;
@@ -42,6 +43,7 @@ mod work;
 
 pub use audit::AuditEntry;
 pub use deliveries::{Delivery, DeliveryState, WebhookBody};
+pub use inline::MOST_INLINE;
 pub use jobs::{
     Counts, Cursor, FetchTask, Finished, Idempotency, JobFilter, MAX_ATTEMPTS, NewJob, Submission,
     Task,
@@ -322,6 +324,14 @@ impl Store {
     fn sqlite(&self) -> impl Fn(rusqlite::Error) -> StoreError + use<> {
         self.0.shared.sqlite()
     }
+
+    /// Empties SQLite's log of writes; where readers or writers are too busy, the next one does.
+    fn empty_log(&self) -> Result<(), StoreError> {
+        let db = connect(&self.0.shared.path)?;
+        db.busy_timeout(Duration::from_secs(1))
+            .and_then(|()| db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))
+            .map_err(self.sqlite())
+    }
 }
 
 impl Drop for Inner {
@@ -381,6 +391,8 @@ fn prepare(db: &mut Connection, path: &Path) -> Result<(), StoreError> {
     // What was answered with "accepted" survives a power cut.
     db.pragma_update(None, "synchronous", "FULL").map_err(fail)?;
     db.pragma_update(None, "foreign_keys", true).map_err(fail)?;
+    // What is deleted is overwritten: uploads are in the database too.
+    db.pragma_update(None, "secure_delete", true).map_err(fail)?;
     let tx = db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(fail)?;
     if check(&tx, path)? {
         tx.execute_batch(TABLES).map_err(fail)?;

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::super::model::Time;
 use super::rows::{self, IDEMPOTENCY_MS};
-use super::{Store, StoreError};
+use super::{Store, StoreError, inline};
 
 const DAY_MS: i64 = 24 * 3_600_000;
 /// Labels law asks for logs of six months.
@@ -64,6 +64,8 @@ impl Store {
                 old(IDEMPOTENCY_MS),
             )
         })?;
+        // The log of writes holds deleted uploads until it is emptied.
+        self.empty_log()?;
         Ok(swept)
     }
 
@@ -128,7 +130,10 @@ impl Store {
         };
         let dropped = self.write(
             move |db| {
-                let ids = some(db).map_err(fail)?;
+                let ids = some(db).map_err(&fail)?;
+                for id in &ids {
+                    inline::delete(db, *id).map_err(&fail)?;
+                }
                 Ok((ids.len(), ids))
             },
             |shared, ids| ids.into_iter().for_each(|id| shared.doom(shared.upload(id))),

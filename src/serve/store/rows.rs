@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::super::model::{Fault, Job, JobId, JobState, Outcome, Priority, Source, Summary, Time};
 use super::{
     Cursor, Finished, Idempotency, JobFilter, MAX_ATTEMPTS, NewJob, Shared, StoreError, Submission,
-    audit, deliveries, from_json, from_word, json, tenants, word,
+    audit, deliveries, from_json, from_word, inline, json, tenants, word,
 };
 use crate::report::{DetectorKind, EngineInfo, Report, SegmentVerdict, Status};
 
@@ -97,6 +97,9 @@ pub(super) fn accept(
     let admitted = known.is_none();
     let written = (|| {
         insert(db, new, now).map_err(&fail)?;
+        if let Some(content) = &new.content {
+            inline::put(db, new.id, content).map_err(&fail)?;
+        }
         if let Some(mark) = &new.idempotency {
             db.prepare_cached(
                 "INSERT INTO idempotency (tenant, key, digest, job, created)
@@ -307,7 +310,8 @@ pub(super) fn end(
     }))?;
     audit::add(db, now, &job.tenant, "", what, Some(id), &detail).map_err(&fail)?;
     deliveries::add(shared, db, what, &job, now)?;
-    let media = (ours && before.has_media && !kept).then(|| shared.upload(id));
+    let inline = !kept && inline::delete(db, id).map_err(&fail)?;
+    let media = (ours && before.has_media && !kept && !inline).then(|| shared.upload(id));
     Ok(Some(EndedJob { job, media }))
 }
 
@@ -335,9 +339,10 @@ pub(super) fn remove(
         db.prepare_cached(sql).and_then(|mut q| q.execute([id])).map_err(&fail)
     };
     execute("DELETE FROM decisions WHERE job = ?1", &job.id.into_bytes())?;
+    let inline = inline::delete(db, job.id).map_err(&fail)?;
     execute("DELETE FROM jobs WHERE id = ?1", &job.id.into_bytes())?;
     let mut doomed = Vec::new();
-    if !matches!(job.source, Source::Path { .. }) {
+    if !inline && !matches!(job.source, Source::Path { .. }) {
         doomed.push(shared.upload(job.id));
     }
     if let Some(report) = report {

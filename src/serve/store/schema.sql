@@ -62,6 +62,12 @@ CREATE INDEX jobs_finished ON jobs (tenant, finished_at) WHERE finished_at IS NO
 CREATE INDEX jobs_with_media ON jobs (tenant, finished_at)
     WHERE media = 1 AND finished_at IS NOT NULL;
 
+-- Small uploads, as long as their jobs have media; larger ones are files.
+CREATE TABLE uploads (
+    job   BLOB PRIMARY KEY REFERENCES jobs (id),
+    bytes BLOB NOT NULL
+) STRICT;
+
 CREATE TABLE decisions (
     id       INTEGER PRIMARY KEY,
     job      BLOB NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,

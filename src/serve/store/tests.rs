@@ -104,6 +104,7 @@ impl Place {
 
 fn new(tenant: &str) -> NewJob {
     NewJob {
+        content: None,
         id: Uuid::now_v7(),
         tenant: tenant.into(),
         by: "bot".into(),
@@ -1056,4 +1057,62 @@ fn a_killed_store_has_lost_nothing_and_doubled_nothing() {
     // Nothing of the dead is left lying about.
     let s = s.again();
     assert_eq!(std::fs::read_dir(s.data().join("uploads")).unwrap().count(), 0);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn small_uploads_are_rows_as_long_as_they_are_needed() {
+    let s = place();
+    let keeps = Tenant { keep_media_s: 3_600, ..Tenant::named("keeps") };
+    s.put_tenant(keeps).wait().unwrap();
+    // Nothing else in the database looks like it.
+    let content: Vec<u8> = (0..20_000u32).flat_map(|i| (i * 2_654_435_761).to_be_bytes()).collect();
+    let content = content[..MOST_INLINE].to_vec();
+    let small =
+        |tenant: &str| NewJob { content: Some(content.clone()), sha256: None, ..new(tenant) };
+    let (job, kept) = (s.accept(small("a")), s.accept(small("keeps")));
+    let cancelled = s.accept(small("a"));
+    // A server that starts again has them.
+    let s = s.again();
+    let rows = |s: &Place| -> i64 {
+        let db = connect(&s.dir.path().join("serve.sqlite")).unwrap();
+        db.query_row("SELECT count(*) FROM uploads", [], |row| row.get(0)).unwrap()
+    };
+    assert_eq!(rows(&s), 3);
+    assert!(s.delete("a", cancelled.id, "bot").wait().unwrap());
+    for id in [job.id, kept.id] {
+        let task = s.next(Slot::Ordinary).unwrap();
+        assert_eq!(task.job.id, id);
+        // Opened anew each time, from its beginning.
+        for _ in 0..2 {
+            assert_eq!(std::fs::read(&task.path).unwrap(), content);
+        }
+        assert!(!s.upload_path(id).exists());
+        let done = Finished { ..video(&s, id) };
+        assert!(s.finish(id, done).wait().unwrap());
+        let path = task.path.clone();
+        drop(task);
+        assert!(
+            !std::fs::read(path).is_ok_and(|bytes| bytes == content),
+            "it is gone with the task"
+        );
+    }
+    assert_eq!(rows(&s), 1);
+    let found = |s: &Place| {
+        ["serve.sqlite", "serve.sqlite-wal"].iter().any(|name| {
+            let bytes = std::fs::read(s.dir.path().join(name)).unwrap();
+            memchr::memmem::find(&bytes, &content[1_000..1_100]).is_some()
+        })
+    };
+    let kept = s.job("keeps", kept.id).unwrap().unwrap();
+    assert!(kept.has_media);
+    let mut held = s.held(&kept).unwrap().unwrap();
+    let mut read = Vec::new();
+    std::io::Seek::rewind(&mut held).unwrap();
+    std::io::Read::read_to_end(&mut held, &mut read).unwrap();
+    assert!(read == content && found(&s));
+    assert_eq!(s.sweep(Time(Time::now().0 + 3_700_000)).unwrap().media, 1);
+    assert!(s.held(&s.job("keeps", kept.id).unwrap().unwrap()).unwrap().is_none());
+    assert_eq!(rows(&s), 0);
+    assert!(!found(&s), "nothing of it is left on the disk");
 }
