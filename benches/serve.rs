@@ -36,6 +36,9 @@ struct Args {
     /// Jobs that may wait in the server
     #[arg(long, default_value_t = 10_000)]
     max_queued: usize,
+    /// More arguments of the server, separated by spaces
+    #[arg(long, default_value = "", allow_hyphen_values = true)]
+    serve: String,
     /// Skip the scan
     #[arg(long)]
     no_scan: bool,
@@ -195,6 +198,7 @@ impl Server {
             .args(["serve", "--listen", "127.0.0.1:0", "--no-auth", "--device", "cpu"])
             .args(["--detectors", &args.detectors, "--max-queued", &waiting, "--data"])
             .arg(data)
+            .args(args.serve.split_whitespace())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();

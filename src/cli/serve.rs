@@ -51,8 +51,8 @@ pub struct ServeArgs {
     /// Connections at the same time; more are answered with 503
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=100_000), value_name = "N")]
     max_connections: u32,
-    /// Uploads received at the same time; more are answered with 503
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=10_000), value_name = "N")]
+    /// Uploads received at the same time, at first 16 for each processor; more are answered with 503
+    #[arg(long, default_value_t = most_uploads(), hide_default_value = true, value_parser = clap::value_parser!(u32).range(1..=10_000), value_name = "N")]
     max_uploads: u32,
     /// Seconds that work under way may take to end when the server stops
     #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(0..=86_400), value_name = "SECONDS")]
@@ -67,6 +67,12 @@ pub struct ServeArgs {
     /// signer is checked
     #[arg(long, value_name = "FILE")]
     trust_anchors: Option<PathBuf>,
+}
+
+/// As many as are answered within some tens of milliseconds where all of them come at once.
+fn most_uploads() -> u32 {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    u32::try_from(16 * processors).unwrap_or(u32::MAX).clamp(1, 10_000)
 }
 
 /// Serves until a signal comes, and gives the exit code.
