@@ -24,7 +24,8 @@ const CLIENTS: usize = 4;
 /// For all that is left once the last server runs, on a machine that does much else.
 const DRAIN: Duration = Duration::from_secs(300);
 
-/// A small picture that no other number has.
+/// A small picture that no other number has; every third file is so large that it is no row of the
+/// database.
 fn picture(n: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut pixels = Vec::new();
@@ -34,6 +35,9 @@ fn picture(n: u32) -> Vec<u8> {
     }
     let encoder = jpeg_encoder::Encoder::new(&mut bytes, 80);
     encoder.encode(&pixels, 64, 48, jpeg_encoder::ColorType::Rgb).unwrap();
+    if n.is_multiple_of(3) {
+        bytes.resize(70 << 10, 0);
+    }
     bytes
 }
 
