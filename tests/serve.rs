@@ -351,10 +351,11 @@ fn requests_that_break_the_protocol_are_refused() {
 }
 
 /// A form's request of which only a part is sent.
-fn begun(server: &Service, sent: usize) -> TcpStream {
+fn begun(server: &Service, headers: &[(&str, &str)], sent: usize) -> TcpStream {
     let mut file = b"\x89PNG\r\n\x1a\n".to_vec();
     file.resize(2 << 20, 7);
-    let all = request("POST", "/v1/jobs", &[("Content-Type", FORM)], &form(&[], "a.png", &file));
+    let headers = [&[("Content-Type", FORM)], headers].concat();
+    let all = request("POST", "/v1/jobs", &headers, &form(&[], "a.png", &file));
     let mut stream = server.connect();
     stream.write_all(&all[..sent]).unwrap();
     stream
@@ -373,19 +374,19 @@ fn clients_that_go_away_or_dawdle_leave_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let server = Service::start(&dir.path().join("data"), &["--no-auth", "--max-uploads", "4"]);
     // Cut in the middle; the answer can still be read.
-    let cut = begun(&server, 1 << 20);
+    let cut = begun(&server, &[], 1 << 20);
     cut.shutdown(Shutdown::Write).unwrap();
     Answer::read(cut).problem(400, "truncated_body");
     server.expect_no_uploads();
     // Gone, again and again: their places are free again.
     for _ in 0..12 {
-        let gone = begun(&server, 1 << 20);
+        let gone = begun(&server, &[], 1 << 20);
         wait_for_uploads(&server, 1);
         drop(gone);
         server.expect_no_uploads();
     }
     // All places taken by uploads that stand still: the next is told when to come again.
-    let slow: Vec<TcpStream> = (0..4).map(|_| begun(&server, 1 << 20)).collect();
+    let slow: Vec<TcpStream> = (0..4).map(|_| begun(&server, &[], 1 << 20)).collect();
     wait_for_uploads(&server, 4);
     server.upload(&[], &[], &picture()).problem(503, "busy");
     // Meanwhile a head that never ends, and one that never begins.
@@ -402,6 +403,37 @@ fn clients_that_go_away_or_dawdle_leave_nothing() {
     server.expect_no_uploads();
     // One byte now and then is not enough either: see the pace in the unit tests. And it still works:
     assert_eq!(server.upload(&[], &[], &picture()).status, 202);
+}
+
+#[test]
+fn one_tenants_uploads_leave_places_for_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let keys = ["one", "two"].map(|tenant| {
+        tenants(&data, &["set", tenant]);
+        bearer(&tenants(&data, &["add-key", tenant, "all"]))
+    });
+    let [one, two] = keys.each_ref().map(|key| [("Authorization", key.as_str())]);
+    let server = Service::start(&data, &["--max-uploads", "4"]);
+    let mut slow: Vec<TcpStream> = (0..3).map(|_| begun(&server, &one, 1 << 20)).collect();
+    wait_for_uploads(&server, 3);
+    let refused = server.upload(&one, &[], &picture());
+    let problem = refused.problem(503, "busy");
+    assert!(problem["detail"].as_str().unwrap().contains("of this tenant"), "{problem}");
+    assert_eq!(server.upload(&two, &[], &picture()).status, 202);
+    // The last place is for whoever comes first.
+    slow.push(begun(&server, &two, 1 << 20));
+    wait_for_uploads(&server, 4);
+    let problem = server.upload(&two, &[], &picture()).problem(503, "busy");
+    assert!(!problem["detail"].as_str().unwrap().contains("tenant"), "{problem}");
+    // One that is broken off makes room for the next of its tenant.
+    drop(slow.remove(0));
+    wait_for_uploads(&server, 3);
+    let until = Instant::now() + Duration::from_secs(20);
+    while server.upload(&one, &[], &picture()).status == 503 {
+        assert!(Instant::now() < until, "its place is not free again");
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 #[test]
@@ -485,6 +517,7 @@ fn tenants_see_their_own_and_keys_do_what_they_may() {
         ("GET", "/previews", ""),
         ("GET", "/previews/thumb-000.jpg", ""),
         ("GET", "/decisions", ""),
+        ("GET", "/deliveries", ""),
         ("POST", "/decision", "{\"verdict\": \"allow\"}"),
     ] {
         let headers = [two[0], ("Content-Type", "application/json")];
@@ -600,6 +633,292 @@ fn urls_are_fetched_from_where_they_may_be() {
         assert_eq!(failed["error"]["code"], code, "{url}: {failed}");
     }
     server.expect_no_uploads();
+}
+
+/// What `/metrics` says of a name.
+fn metric(server: &Service, name: &str) -> f64 {
+    let text = server.get("/metrics").text();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("{name} in {text}")).parse().unwrap()
+}
+
+/// Waits until something holds.
+#[track_caller]
+fn until(what: &str, holds: impl Fn() -> bool) {
+    let limit = Instant::now() + Duration::from_secs(60);
+    while !holds() {
+        assert!(Instant::now() < limit, "{what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn webhook_deliveries_are_listed_with_their_job_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let down = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let is_down = down.clone();
+    let port = web(move |_| {
+        let status = match is_down.load(std::sync::atomic::Ordering::SeqCst) {
+            true => "503 Down",
+            false => "204 No Content",
+        };
+        Some(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n").into_bytes())
+    });
+    tenants(&data, &["set", "default", "--webhook-url", &format!("http://127.0.0.1:{port}/hook")]);
+    let allow = format!("127.0.0.1:{port}");
+    let server = Service::start(&data, &["--no-auth", "--fetch-allow", &allow]);
+    let pending = || metric(&server, "veriscope_deliveries_pending");
+    assert_eq!((pending(), metric(&server, "veriscope_oldest_delivery_seconds")), (0.0, 0.0));
+    let job = id(&server.upload(&[], &[], &picture()).ok());
+    server.ended(&[], &job);
+    let path = format!("/v1/jobs/{job}/deliveries");
+    let first = || server.get(&path).ok()["deliveries"][0].clone();
+    until("it was called", || first()["attempts"] == 1);
+    let delivery = first();
+    assert_eq!((&delivery["state"], &delivery["event"]), (&json!("pending"), &json!("job.done")));
+    assert_eq!(delivery["last_error"], "status: the receiver answered 503");
+    assert!(delivery["next_at"].as_str() > delivery["created"].as_str(), "{delivery}");
+    until("it is counted", || pending() == 1.0);
+    until("it gets older", || metric(&server, "veriscope_oldest_delivery_seconds") > 1.0);
+
+    down.store(false, std::sync::atomic::Ordering::SeqCst);
+    let replay = format!("/v1/webhooks/deliveries/{}/replay", delivery["id"].as_str().unwrap());
+    assert_eq!(server.call("POST", &replay, &[], b"").status, 202);
+    until("it is delivered", || first()["state"] == "delivered");
+    until("it is not counted any more", || pending() == 0.0);
+    let ended = |state: &str| {
+        metric(&server, &format!("veriscope_deliveries_ended_total{{state=\"{state}\"}}"))
+    };
+    assert_eq!((ended("delivered"), ended("dead")), (1.0, 0.0));
+    assert_eq!(metric(&server, "veriscope_oldest_delivery_seconds"), 0.0);
+
+    // A receiver that is gone for good: where there is no webhook any more, the call is given up.
+    down.store(true, std::sync::atomic::Ordering::SeqCst);
+    let decision = format!("/v1/jobs/{job}/decision");
+    server.json(&decision, &json!({ "verdict": "allow" })).ok();
+    tenants(&data, &["set", "default", "--webhook-url", ""]);
+    until("it is given up", || first()["state"] == "dead");
+    assert_eq!((ended("delivered"), ended("dead")), (1.0, 1.0));
+    let events = server.get(&path).ok();
+    let events = events["deliveries"].as_array().unwrap();
+    assert_eq!(events.len(), 2, "newest first");
+    assert_eq!(events[1]["event"], "job.done");
+}
+
+/// The example of docs/webhooks.md as it stands there, in a receiver that a real server calls.
+#[test]
+fn the_documents_example_tells_good_calls_from_bad_ones() {
+    let document = std::fs::read_to_string(common::root().join("docs/webhooks.md")).unwrap();
+    let blocks: Vec<&str> = document.split("```python\n").skip(1).collect();
+    let [block] = blocks.as_slice() else { panic!("{} examples in Python", blocks.len()) };
+    let example = block.split("```").next().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let script = dir.path().join("receiver.py");
+    std::fs::write(&script, format!("{example}\n{RECEIVER}")).unwrap();
+    let data = dir.path().join("data");
+    tenants(&data, &["set", "default"]);
+    let mut receiver = std::process::Command::new("python3")
+        .arg(&script)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (mut tell, said) = (receiver.stdin.take().unwrap(), receiver.stdout.take().unwrap());
+    let mut said = BufReader::new(said).lines().map(Result::unwrap);
+    let port = said.next().unwrap();
+    let url = format!("http://127.0.0.1:{port}/hook");
+    let secret = tenants(&data, &["set", "default", "--webhook-url", &url]);
+    assert_eq!(secret.len(), 64);
+    writeln!(tell, "{secret}").unwrap();
+    let allow = format!("127.0.0.1:{port}");
+    let server = Service::start(&data, &["--no-auth", "--fetch-allow", &allow]);
+    let fields = [("reference", "\u{4f60}\u{597d} \"x\"")];
+    let job = id(&server.upload(&[], &fields, &picture()).ok());
+    server.ended(&[], &job);
+
+    let all: Value = serde_json::from_str(&said.next().expect("an answer")).unwrap();
+    assert_eq!(all["good"]["event"], "job.done", "{all}");
+    assert_eq!(all["good"]["job"]["id"], job.as_str());
+    assert_eq!(all["good"]["job"]["reference"], "\u{4f60}\u{597d} \"x\"");
+    // Still good five minutes later and earlier, and not a second more.
+    for name in ["in five minutes", "five minutes ago"] {
+        assert_eq!(all[name]["id"], all["good"]["id"], "{name}: {all}");
+    }
+    for (name, why) in [
+        ("altered", "the signature is wrong"),
+        ("a byte more", "the signature is wrong"),
+        ("other secret", "the signature is wrong"),
+        ("other time", "the signature is wrong"),
+        ("other signature", "the signature is wrong"),
+        ("signature of another alphabet", "the signature is wrong"),
+        ("half a header", "the signature is wrong"),
+        ("too old", "the call is too old"),
+        ("from the future", "the call is too old"),
+    ] {
+        assert_eq!(all[name], json!({ "ValueError": why }), "{name}");
+    }
+    for name in ["no header", "a header of nothing"] {
+        assert!(all[name]["ValueError"].is_string(), "{name}: {all}");
+    }
+    // What the example took, the server knows to be delivered.
+    let path = format!("/v1/jobs/{job}/deliveries");
+    until("it is delivered", || server.get(&path).ok()["deliveries"][0]["state"] == "delivered");
+    drop(tell);
+    assert!(receiver.wait().unwrap().success());
+}
+
+/// Says its port, reads the secret, answers calls as the example judges them, and says what the example
+/// makes of the first and of what somebody could make of it.
+const RECEIVER: &str = r#"
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+secret = None
+
+
+def judge(*args, **more):
+    try:
+        return received(*args, **more)
+    except ValueError as wrong:
+        return {"ValueError": str(wrong)}
+
+
+class Receiver(BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        name = "Veriscope-Signature"
+        signed = self.headers[name]
+        made = int(signed.split(",")[0][2:])
+        good = judge(body, self.headers, secret)
+        said = {"good": good}
+        said["altered"] = judge(body.replace(b"done", b"gone", 1), self.headers, secret)
+        said["a byte more"] = judge(body + b" ", self.headers, secret)
+        said["other secret"] = judge(body, self.headers, secret[::-1])
+        said["other time"] = judge(body, {name: signed.replace(f"t={made}", f"t={made + 1}")}, secret)
+        last = "0" if signed[-1] != "0" else "1"
+        said["other signature"] = judge(body, {name: signed[:-1] + last}, secret)
+        said["signature of another alphabet"] = judge(body, {name: f"t={made},v1=ä"}, secret)
+        said["half a header"] = judge(body, {name: signed.split(",")[0]}, secret)
+        said["no header"] = judge(body, {}, secret)
+        said["a header of nothing"] = judge(body, {name: ""}, secret)
+        said["in five minutes"] = judge(body, self.headers, secret, now=made + 300)
+        said["five minutes ago"] = judge(body, self.headers, secret, now=made - 300)
+        said["too old"] = judge(body, self.headers, secret, now=made + 301)
+        said["from the future"] = judge(body, self.headers, secret, now=made - 301)
+        self.send_response(400 if "ValueError" in good else 204)
+        self.end_headers()
+        print(json.dumps(said), flush=True)
+
+    def log_message(self, *_):
+        pass
+
+
+server = HTTPServer(("127.0.0.1", 0), Receiver)
+print(server.server_port, flush=True)
+secret = sys.stdin.readline().strip()
+threading.Thread(target=server.serve_forever, daemon=True).start()
+# Ends with the test, whatever becomes of that.
+sys.stdin.read()
+"#;
+
+#[test]
+fn a_removed_tenant_is_gone_at_once_and_its_name_is_free() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, port) = (dir.path().join("data"), web(|_| None));
+    let scopes = ["--scopes", "submit,read,review,admin"];
+    let make = |tenant: &str| {
+        tenants(&data, &["set", tenant, "--keep-media", "600"]);
+        let key = [&["add-key", tenant, "all"], &scopes[..]].concat();
+        bearer(&tenants(&data, &key))
+    };
+    let (one, two) = (make("one"), make("two"));
+    let (one, two) = ([("Authorization", one.as_str())], [("Authorization", two.as_str())]);
+    let server = Service::start(&data, &["--fetch-allow", &format!("127.0.0.1:{port}")]);
+    let done = id(&server.upload(&one, &[], &picture()).ok());
+    server.ended(&one, &done);
+    let theirs = id(&server.upload(&two, &[], &picture()).ok());
+    server.ended(&two, &theirs);
+    // One that is under way, and somebody who watches it.
+    let url = json!({ "url": format!("http://127.0.0.1:{port}/never") }).to_string();
+    let headers = [one[0], ("Content-Type", "application/json")];
+    let running = id(&server.call("POST", "/v1/jobs", &headers, url.as_bytes()).ok());
+    let mut events = server.connect();
+    let follow = request("GET", &format!("/v1/jobs/{running}/events"), &one, b"");
+    events.write_all(&follow).unwrap();
+    let mut start = [0; 12];
+    events.read_exact(&mut start).unwrap();
+    assert_eq!(server.uploads().len(), 2);
+    let contents = |tenant: &str| data.join("contents").join(tenant);
+    assert!(contents("one").is_dir());
+
+    tenants(&data, &["remove", "one"]);
+    // All of it, when the command has ended; keys may be remembered for two seconds.
+    assert!(!contents("one").exists() && contents("two").is_dir());
+    until("its media is gone", || server.uploads().len() == 1);
+    let mut rest = Vec::new();
+    events.read_to_end(&mut rest).unwrap();
+    let rest = String::from_utf8_lossy(&rest);
+    assert!(rest.contains("{\"state\":\"cancelled\"}") && rest.contains("event: done"), "{rest}");
+    std::thread::sleep(Duration::from_millis(2_100));
+    server.call("GET", "/v1/jobs", &one, b"").problem(401, "unauthorized");
+    server.upload(&one, &[], &picture()).problem(401, "unauthorized");
+    assert_eq!(tenants(&data, &["list"]).lines().count(), 1);
+    let again = std::process::Command::new(common::PROGRAM)
+        .args(["tenants", "--data"])
+        .arg(&data)
+        .args(["remove", "one"])
+        .output()
+        .unwrap();
+    assert_eq!(again.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&again.stderr).contains("there is no tenant one"));
+
+    // Another of the same name begins with nothing, and reads nothing of the old one's log.
+    let new = make("one");
+    let new = [("Authorization", new.as_str())];
+    assert_eq!(server.call("GET", "/v1/jobs", &new, b"").ok()["jobs"], json!([]));
+    let log = server.call("GET", "/v1/audit", &new, b"").ok();
+    let what: Vec<&str> =
+        log["entries"].as_array().unwrap().iter().map(|e| e["what"].as_str().unwrap()).collect();
+    assert_eq!(what, ["key.added", "tenant.set"]);
+    for path in ["", "/media", "/previews", "/deliveries"] {
+        let path = format!("/v1/jobs/{done}{path}");
+        server.call("GET", &path, &new, b"").problem(404, "not_found");
+    }
+    assert_eq!(server.upload(&new, &[], &picture()).status, 202, "judged anew");
+    // The other one was not touched.
+    let media = format!("/v1/jobs/{theirs}/media");
+    assert!(server.call("GET", &media, &two, b"").body == picture());
+}
+
+#[test]
+fn without_keys_the_tenant_that_is_removed_begins_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("data");
+    let server = Service::start(&data, NO_AUTH);
+    let job = id(&server.upload(&[], &[], &picture()).ok());
+    server.ended(&[], &job);
+    tenants(&data, &["remove", "default"]);
+    until("it is there again", || {
+        let answer = server.get("/v1/jobs");
+        if answer.status != 200 {
+            answer.problem(503, "busy");
+        }
+        answer.status == 200
+    });
+    assert_eq!(server.get("/v1/jobs").ok()["jobs"], json!([]));
+    server.get(&format!("/v1/jobs/{job}")).problem(404, "not_found");
+    let again = server.upload(&[], &[], &picture());
+    assert_eq!(again.status, 202, "not answered from a report of before: {}", again.text());
+    server.ended(&[], &id(&again.value()));
+    server.signal(libc::SIGTERM);
+    assert_eq!(server.wait(), Some(0));
+    // Without a server the command does all by itself.
+    tenants(&data, &["remove", "default"]);
+    assert_eq!(std::fs::read_dir(data.join("contents")).unwrap().count(), 0);
+    let server = Service::start(&data, NO_AUTH);
+    assert_eq!(server.get("/v1/jobs").ok()["jobs"], json!([]));
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod common;
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, atomic::AtomicBool},
+    sync::{Arc, Mutex, OnceLock, atomic::AtomicBool, mpsc},
     time::{Duration, Instant},
 };
 
@@ -67,6 +67,17 @@ fn open(data: &Path, engine: &Engine) -> Store {
     Store::open(data, options).unwrap()
 }
 
+/// What the policy of a test does with a tenant's report, before it gives its outcome.
+type Meanwhile = Box<dyn Fn(&str, &Report) + Send + Sync>;
+
+fn outcome_after(meanwhile: Meanwhile) -> MakeOutcome {
+    let outcome = outcome();
+    Arc::new(move |tenant, report, declared_ai| {
+        meanwhile(tenant, report);
+        outcome(tenant, report, declared_ai)
+    })
+}
+
 /// A service without its requests.
 struct Service {
     data: TempDir,
@@ -81,6 +92,10 @@ impl Service {
     }
 
     fn with(detectors: &[DetectorKind], jobs: usize) -> Self {
+        Self::judging(detectors, jobs, outcome())
+    }
+
+    fn judging(detectors: &[DetectorKind], jobs: usize, outcome: MakeOutcome) -> Self {
         let data = tempfile::tempdir().unwrap();
         let engine = engine(detectors, jobs);
         let (store, hub) = (open(data.path(), &engine), Hub::default());
@@ -93,7 +108,7 @@ impl Service {
             }
             store.put_tenant(tenant).wait().unwrap();
         }
-        let workers = Workers::start(engine, store.clone(), hub.clone(), outcome()).unwrap();
+        let workers = Workers::start(engine, store.clone(), hub.clone(), outcome).unwrap();
         Self { data, store, hub, workers: Some(workers) }
     }
 
@@ -377,6 +392,127 @@ fn a_cancelled_job_ends_at_once_and_leaves_nothing() {
     service.stop(Duration::ZERO);
     let kept = service.kept();
     assert_eq!(kept, [service.store.previews_path("a", next).unwrap().unwrap()]);
+}
+
+/// A picture of one colour: a content of its own.
+fn picture(folder: &Path, colour: &str) -> PathBuf {
+    let source = format!("color=c={colour}:s=64x64:d=0.04");
+    let to = folder.join(format!("{colour}.png"));
+    ffmpeg(&["-f", "lavfi", "-i", &source, "-frames:v", "1"], to)
+}
+
+#[test]
+fn previews_of_a_job_that_is_deleted_while_they_are_written_go_and_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    // The policy is asked between a job's previews and its report. What it does then is the test's.
+    let (deleting, deleted) = mpsc::channel::<Arc<OnceLock<(Store, JobId)>>>();
+    let deleted = Mutex::new(deleted);
+    let (held, hold) = mpsc::channel::<mpsc::Receiver<()>>();
+    let hold = Mutex::new(hold);
+    let meanwhile: Meanwhile = Box::new(move |_, report| {
+        let name = Path::new(&report.media.path).file_name().unwrap().to_str().unwrap();
+        if name == "black.png" {
+            let _ = hold.lock().unwrap().recv().unwrap().recv();
+        } else if name == "doomed.png" {
+            let job = deleted.lock().unwrap().recv().unwrap();
+            let (store, id) = job.get().unwrap();
+            let previews = store.contents_path("a", report.media.sha256.as_ref().unwrap());
+            assert!(previews.join(INDEX).exists(), "they were written before");
+            assert!(store.delete("a", *id, "test").wait().unwrap());
+        }
+    });
+    let mut service = Service::judging(&[DetectorKind::LabelStrip], 2, outcome_after(meanwhile));
+    let doom = |id: JobId| {
+        let job = Arc::new(OnceLock::new());
+        assert!(job.set((service.store.clone(), id)).is_ok());
+        deleting.send(job).unwrap();
+    };
+    let kept = service.data.path().join("contents/a");
+    let contents = || -> Vec<PathBuf> {
+        let entries = fs::read_dir(&kept);
+        entries.into_iter().flatten().map(|entry| entry.unwrap().path()).collect()
+    };
+    let doomed = folder.path().join("doomed.png");
+
+    // Alone.
+    fs::copy(picture(folder.path(), "red"), &doomed).unwrap();
+    let id = service.submit("a", &doomed, Priority::Normal, false);
+    let (_, receiver) = service.hub.subscribe(id);
+    doom(id);
+    let seen = events(receiver, |e| *e == LiveEvent::Done {});
+    assert!(seen.contains(&LiveEvent::State { state: JobState::Cancelled }), "{seen:?}");
+    assert_eq!(contents(), Vec::<PathBuf>::new());
+
+    // Beside another with the same content, written down together: held up until both are judged.
+    let blue = picture(folder.path(), "blue");
+    fs::copy(&blue, &doomed).unwrap();
+    let (let_go, gate) = mpsc::channel();
+    let first = service.submit("a", &picture(folder.path(), "black"), Priority::Normal, false);
+    held.send(gate).unwrap();
+    let until = Instant::now() + LONG;
+    // It was begun, and both workers are there for what comes.
+    while service.store.counts().normal > 0 {
+        assert!(Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let id = service.submit("a", &doomed, Priority::Normal, false);
+    let other = service.submit("a", &blue, Priority::Normal, false);
+    let rest = ["green", "white"]
+        .map(|c| service.submit("a", &picture(folder.path(), c), Priority::Normal, false));
+    // Each worker takes its next only when its last is handed on; a moment more for the slower one.
+    while service.store.counts().normal > 0 {
+        assert!(Instant::now() < until);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    doom(id);
+    let_go.send(()).unwrap();
+    for id in [first, other, rest[0], rest[1]] {
+        let job = service.wait("a", id);
+        assert_eq!(job.state, JobState::Done);
+        assert!(!job.reused, "the two were judged at the same time");
+    }
+    assert!(service.store.job("a", id).unwrap().is_none());
+    service.stop(LONG);
+    let previews = service.store.previews_path("a", other).unwrap().unwrap();
+    assert!(previews.join(INDEX).exists(), "they are the other's, too");
+    assert_eq!(contents().len(), 4, "{:?}", contents());
+}
+
+#[test]
+fn a_job_that_the_policy_fails_leaves_no_previews() {
+    let mut service = Service::new();
+    let id = service.submit("defect", &demo("label-intact.png"), Priority::Normal, false);
+    assert_eq!(service.wait("defect", id).error.unwrap().code, "internal_error");
+    service.stop(LONG);
+    let left = fs::read_dir(service.data.path().join("contents/defect")).unwrap().count();
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn a_removed_tenants_job_ends_at_once_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let video = long_video(folder.path());
+    let mut service = Service::with(&DetectorKind::ALL, 1);
+    let running = service.submit("a", &video, Priority::Normal, false);
+    let (_, receiver) = service.hub.subscribe(running);
+    let (_, until_done) = service.hub.subscribe(running);
+    events(receiver, |e| matches!(e, LiveEvent::Progress(p) if p.media_ms > 0));
+    let waiting = service.submit("a", &demo("label-intact.png"), Priority::Normal, false);
+    // By another process.
+    let admin = Store::open_admin(service.data.path()).unwrap();
+    assert!(admin.remove_tenant("a").wait().unwrap());
+    let asked = Instant::now();
+    let mut cancelled = Vec::new();
+    service.store.purge("a", |id| cancelled.push(id)).unwrap();
+    assert_eq!(cancelled, [running, waiting]);
+    events(until_done, |e| *e == LiveEvent::Done {});
+    assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    // Others go on.
+    let next = service.submit("short", &demo("label-intact.png"), Priority::Normal, false);
+    assert_eq!(service.wait("short", next).state, JobState::Done);
+    service.stop(Duration::ZERO);
+    assert_eq!(service.kept(), Vec::<PathBuf>::new());
 }
 
 #[test]

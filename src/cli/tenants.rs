@@ -2,12 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Args, Subcommand};
 
 use super::{EXIT_OK, fail, print};
 use crate::serve::store::{ApiKey, Scope, Store, Tenant};
+
+/// How long a server may take to delete what a removed tenant had, and how often it is looked.
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(100);
 
 /// Say who may use the service of a data folder: tenants, their limits and their API keys
 ///
@@ -27,6 +32,12 @@ enum Command {
     List,
     /// Make a tenant, or change what is given
     Set(Box<SetArgs>),
+    /// Remove a tenant with its keys, its jobs (those at work are cancelled), media, previews,
+    /// reports and webhook deliveries. The audit log stays for its time
+    Remove {
+        #[arg(value_name = "TENANT")]
+        tenant: String,
+    },
     /// Print a tenant's keys, one JSON object a line; the keys themselves are kept nowhere
     Keys {
         #[arg(value_name = "TENANT")]
@@ -112,6 +123,7 @@ fn tenants(args: TenantsArgs) -> Result<String, String> {
             lines(all.into_iter().map(|tenant| Tenant { webhook_secret: None, ..tenant }))
         }
         Command::Set(args) => set(&store, *args),
+        Command::Remove { tenant } => remove(&store, &tenant),
         Command::Keys { tenant } => {
             known(&store, &tenant)?;
             lines(store.keys(&tenant).map_err(|e| e.to_string())?)
@@ -165,6 +177,33 @@ fn set(store: &Store, args: SetArgs) -> Result<String, String> {
     }
     store.put_tenant(tenant).wait().map_err(|e| e.to_string())?;
     Ok(told)
+}
+
+/// Where a server works in the folder it deletes what the tenant had: it may be at work on it.
+fn remove(store: &Store, tenant: &str) -> Result<String, String> {
+    let removed = store.remove_tenant(tenant).wait().map_err(|e| e.to_string())?;
+    // One whose removal was broken off is gone on with.
+    if !removed && !store.leaves_anything(tenant).map_err(|e| e.to_string())? {
+        return Err(format!("there is no tenant {tenant}"));
+    }
+    let until = Instant::now() + PATIENCE;
+    loop {
+        if let Some(_lock) = store.lock_out().map_err(|e| e.to_string())? {
+            store.purge(tenant, |_| {}).map_err(|e| e.to_string())?;
+            return Ok(String::new());
+        }
+        if !store.leaves_anything(tenant).map_err(|e| e.to_string())? {
+            return Ok(String::new());
+        }
+        if Instant::now() > until {
+            return Err(format!(
+                "tenant {tenant} is removed and its keys are worthless; the server has not deleted all \
+                 that it had within {} s, and goes on",
+                PATIENCE.as_secs()
+            ));
+        }
+        std::thread::sleep(LOOK);
+    }
 }
 
 fn replace<T>(value: &mut T, new: Option<T>) {

@@ -11,8 +11,8 @@ use tokio::runtime::Runtime;
 
 use super::fetch::Fetching;
 use super::http::{self, App, NO_AUTH_TENANT};
-use super::live::Hub;
-use super::model::Time;
+use super::live::{Hub, LiveEvent};
+use super::model::{JobId, JobState, Time};
 use super::outbound::{Allowed, Outbound, OutboundError};
 use super::policy::{Policies, PolicyError};
 use super::queue::Aging;
@@ -30,6 +30,8 @@ const LOOK: Duration = Duration::from_millis(100);
 const FETCHES: usize = 8;
 /// Between two looks for what is kept no longer.
 const SWEEP: Duration = Duration::from_secs(60);
+/// Between two looks for tenants that were removed.
+const CLEAR: Duration = Duration::from_secs(1);
 
 /// How the service is run.
 #[derive(Debug, Clone)]
@@ -121,9 +123,7 @@ impl Server {
                 outcome: outcome.clone(),
             },
         )?;
-        if options.no_auth && store.tenant(NO_AUTH_TENANT)?.is_none() {
-            store.put_tenant(Tenant::named(NO_AUTH_TENANT)).wait()?;
-        }
+        clear(&store, options.no_auth, |_| {})?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .thread_name("http")
             .max_blocking_threads(BLOCKING_THREADS)
@@ -174,6 +174,8 @@ impl Server {
             .map_err(ServeError::Threads)?;
         let fetching = runtime.spawn(fetching.run(FETCHES));
         let sweeper = runtime.spawn(sweep(app.store.clone()));
+        let clearer =
+            runtime.spawn(clear_always(app.store.clone(), app.hub.clone(), options.no_auth));
         let (mut defect, mut until) = (false, None);
         let stopped = async {
             while !stop.load(Ordering::SeqCst) {
@@ -202,7 +204,7 @@ impl Server {
         workers.stop(
             until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now())),
         );
-        for task in [webhooks, fetching, sweeper] {
+        for task in [webhooks, fetching, sweeper, clearer] {
             task.abort();
         }
         // What waits for the disk has a moment left; nothing else is under way.
@@ -222,6 +224,38 @@ async fn sweep(store: Store) {
             Ok(Ok(_)) => {}
             Ok(Err(e)) => tracing::error!("deleting what is kept no longer: {e}"),
             Err(e) => tracing::error!("deleting what is kept no longer: {e}"),
+        }
+    }
+}
+
+/// Deletes what removed tenants left, and makes the tenant of requests without keys where it is not
+/// there. `cancelled` is told of jobs that had not ended.
+fn clear(store: &Store, no_auth: bool, mut cancelled: impl FnMut(JobId)) -> Result<(), StoreError> {
+    for tenant in store.removed_tenants()? {
+        store.purge(&tenant, &mut cancelled)?;
+        tracing::info!("all that the tenant {tenant} had is deleted");
+    }
+    if no_auth && store.tenant(NO_AUTH_TENANT)?.is_none() {
+        store.put_tenant(Tenant::named(NO_AUTH_TENANT)).wait()?;
+    }
+    Ok(())
+}
+
+/// Looks every second whether a tenant was removed by another process.
+async fn clear_always(store: Store, hub: Hub, no_auth: bool) {
+    let mut every = tokio::time::interval(CLEAR);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        let (store, hub) = (store.clone(), hub.clone());
+        let cancelled = move |job: JobId| {
+            hub.publish(job, LiveEvent::State { state: JobState::Cancelled });
+            hub.publish(job, LiveEvent::Done {});
+        };
+        match tokio::task::spawn_blocking(move || clear(&store, no_auth, cancelled)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(e)) => tracing::error!("deleting what removed tenants left: {e}"),
+            Err(e) => tracing::error!("deleting what removed tenants left: {e}"),
         }
     }
 }

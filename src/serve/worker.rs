@@ -455,6 +455,7 @@ fn write(shared: &Shared, inbox: &Receiver<Judged>) {
                 (ready, writing)
             })
             .collect();
+        let mut ended = Vec::with_capacity(begun.len());
         for (ready, writing) in begun {
             let mut written = writing.wait();
             while let Err(error) = &written {
@@ -466,8 +467,10 @@ fn write(shared: &Shared, inbox: &Receiver<Judged>) {
                 std::thread::sleep(AGAIN);
                 written = shared.store.finish(ready.job.id, ready.finished.clone()).wait();
             }
-            ready.tell(shared, written);
+            ended.push((ready, written));
         }
+        // Not before all are written: previews that were made for one may be another's, too.
+        ended.into_iter().for_each(|(ready, written)| ready.tell(shared, written));
     }
 }
 
@@ -486,20 +489,45 @@ fn conclude(shared: &Shared, job: &Job, report: Report) -> Finished {
 struct Ready {
     job: Job,
     finished: Finished,
-    /// The folder of previews that was made for it.
-    folder: Option<PathBuf>,
+    /// Where previews were made for it.
+    content: Option<Content>,
+}
+
+/// A content whose previews were made.
+struct Content {
+    sha256: String,
+    folder: PathBuf,
+}
+
+impl Content {
+    /// Removes previews for which the job has no use, unless another has.
+    fn drop_previews(self, shared: &Shared, job: &Job) {
+        match shared.store.is_judged(&job.tenant, &self.sha256) {
+            Ok(true) => {}
+            Ok(false) => match std::fs::remove_dir_all(&self.folder) {
+                // With all that its tenant had.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    tracing::warn!("job {}: its previews cannot be removed: {error}", job.id);
+                }
+                Ok(()) => {}
+            },
+            // The next server removes them.
+            Err(error) => tracing::warn!("job {}: its previews stay for now: {error}", job.id),
+        }
+    }
 }
 
 impl Ready {
     fn new(shared: &Shared, judged: Judged) -> Self {
         let Judged { job, report, previews } = judged;
         let info = report.engine.clone();
-        let folder = match (&report.media.sha256, previews) {
+        let content = match (&report.media.sha256, previews) {
             (Some(sha256), Some(previews)) => {
                 let folder = shared.store.contents_path(&job.tenant, sha256);
                 let unfinished = preview::unfinished(&folder, job.id);
                 match previews.write(&folder, &unfinished, &report) {
-                    Ok(made) => made.then_some(folder),
+                    Ok(made) => made.then(|| Content { sha256: sha256.clone(), folder }),
                     Err(error) => {
                         tracing::warn!("job {}: previews are not written: {error}", job.id);
                         None
@@ -522,12 +550,12 @@ impl Ready {
             };
             Finished { summary: summary(&report), report, outcome }
         });
-        Self { job, finished, folder }
+        Self { job, finished, content }
     }
 
     /// `ended`: whether the job has ended by what was written, or nothing could be.
     fn tell(self, shared: &Shared, ended: Result<bool, StoreError>) {
-        let Self { job, finished, folder } = self;
+        let Self { job, finished, content } = self;
         shared.state().running.remove(&job.id);
         let state = match (ended, finished.report.status) {
             // The server stops; the next one takes the job up.
@@ -539,12 +567,12 @@ impl Ready {
             (Ok(true), Status::Failed) => JobState::Failed,
             (Ok(true), Status::Ok | Status::Partial) => JobState::Done,
         };
-        if state == JobState::Cancelled {
-            // Whoever deleted the job meanwhile did not know of these.
-            if let Some(Err(error)) = folder.map(std::fs::remove_dir_all) {
-                tracing::warn!("job {}: its previews cannot be removed: {error}", job.id);
-            }
-        } else {
+        // Whoever deleted the job meanwhile did not know of its previews, and a job that a defect of the
+        // policy failed has none.
+        if let Some(content) = content.filter(|_| state != JobState::Done) {
+            content.drop_previews(shared, &job);
+        }
+        if state != JobState::Cancelled {
             let segments = told(finished.report.segments);
             let event = LiveEvent::Segments { segments, provisional: false };
             shared.hub.publish(job.id, event);

@@ -1,6 +1,7 @@
 // A stand-in for the server with jobs in every state, for looking at the page while working on it:
 //   node tests/page/mock.mjs [PORT]      then open http://127.0.0.1:PORT/
-// With --auth it asks for a key; any that begins with `vs_` signs in. Port 0 takes a free one.
+// With --auth it asks for a key; any that begins with `vs_` signs in, and `vs_reader` may only read.
+// Port 0 takes a free one.
 // Reports are the demo's (fixtures/demo.jsonl); others are made out of them. Previews are made of the
 // demo by the ffmpeg command.
 
@@ -149,7 +150,12 @@ function file(req, res, path) {
   createReadStream(path, { start, end }).pipe(res);
 }
 
-let deliveries = [1, 2, 3].map((i) => ({ id: `d-${i}`, tenant: "default", job: jobs[3].id, event: ["job.done", "job.failed", "job.decided"][i - 1], attempts: 15, state: "dead", created: minutesAgo(1500), next_at: minutesAgo(60), last_error: "connection refused by hooks.example.org (203.0.113.9)" }));
+const delivery = (n, event, state, extra) => ({ id: `d-${n}`, tenant: "default", job: jobs[3].id, event, body: "{}", attempts: 32, state, created: minutesAgo(1500), next_at: minutesAgo(60), last_error: "connect_failed: the connection to hooks.example.org could not be made", ...extra });
+const deliveries = [
+  delivery(4, "job.decided", "pending", { attempts: 3, created: minutesAgo(1), next_at: minutesAgo(-1), last_error: "status: the receiver answered 503" }),
+  delivery(3, "job.decided", "dead"), delivery(2, "job.decided", "delivered", { attempts: 0, last_error: null }), delivery(1, "job.done", "dead"),
+  delivery(0, "job.failed", "dead", { job: jobs[8].id }),
+];
 
 const server = createServer(async (req, res) => {
   const url = new URL(req.url, "http://localhost");
@@ -158,6 +164,7 @@ const server = createServer(async (req, res) => {
   for await (const chunk of req) body += chunk;
   if (url.pathname === "/") return file(req, res, join(page, "index.html"));
   if (parts[0] === "assets") return file(req, res, join(page, parts[1]));
+  const reader = /veriscope_session=vs_reader/.test(req.headers.cookie ?? "");
   const signedIn = !auth || /veriscope_session=vs_/.test(req.headers.cookie ?? "");
   if (url.pathname === "/v1/session") {
     if (req.method === "POST") {
@@ -165,7 +172,7 @@ const server = createServer(async (req, res) => {
       return key.startsWith("vs_") ? send(res, 200, { tenant: "default" }, { "Set-Cookie": `veriscope_session=${key}; Path=/; HttpOnly; SameSite=Strict` }) : problem(res, 401, "unauthorised", "the key is not known");
     }
     if (req.method === "DELETE") return send(res, 200, {}, { "Set-Cookie": "veriscope_session=; Path=/; Max-Age=0" });
-    return signedIn ? send(res, 200, { tenant: "default", key: "desk", scopes: ["submit", "read", "review", "admin"], authenticated: auth }) : problem(res, 401, "unauthorised", "no key");
+    return signedIn ? send(res, 200, { tenant: "default", key: "desk", scopes: reader ? ["read"] : ["submit", "read", "review", "admin"], authenticated: auth }) : problem(res, 401, "unauthorised", "no key");
   }
   if (!signedIn) return problem(res, 401, "unauthorised", "no key");
   if (url.pathname === "/v1/jobs") {
@@ -184,7 +191,7 @@ const server = createServer(async (req, res) => {
   }
   if (parts[1] === "webhooks") {
     if (req.method === "POST") {
-      deliveries = deliveries.filter((one) => one.id !== parts[3]);
+      Object.assign(deliveries.find((one) => one.id === parts[3]), { state: "pending", attempts: 0, next_at: new Date().toISOString() });
       return send(res, 202, {});
     }
     return send(res, 200, { deliveries: deliveries.filter((one) => one.state === url.searchParams.get("state")), next: null });
@@ -206,6 +213,8 @@ const server = createServer(async (req, res) => {
       return send(res, 200, one);
     case "decisions":
       return send(res, 200, { decisions: decisions.get(one.id) ?? [] });
+    case "deliveries":
+      return send(res, 200, { deliveries: deliveries.filter((candidate) => candidate.job === one.id) });
     case "decision": {
       one.decision = { fake: null, note: "", ...JSON.parse(body), by: "desk", at: new Date().toISOString() };
       decisions.set(one.id, [...(decisions.get(one.id) ?? []), one.decision]);

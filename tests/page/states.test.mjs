@@ -176,6 +176,84 @@ test("a dead webhook is sent again", async () => {
   await close();
 });
 
+test("a job shows its webhook's calls; one that was given up is sent again by keyboard", async (test) => {
+  for (const lang of ["en", "zh"]) {
+    // Each time on a stand-in that nobody sent anything to.
+    const own = await serve("node", [join(here, "mock.mjs"), "0"]);
+    test.after(() => own.end());
+    const { page, close } = await open(own.base, { lang, width: 390 });
+    const listed = (await (await fetch(`${own.base}v1/jobs?limit=20`)).json()).jobs;
+    await page.goto(`${own.base}#/job/${listed.find((one) => one.source.name === "talking-head.mp4").id}`);
+    const panel = page.getByRole("region", { name: lang === "zh" ? "关于此任务的回调" : "Webhook calls about this job" });
+    await panel.waitFor();
+    const items = panel.locator("li.item");
+    const has = async (n, ...texts) => {
+      const said = (await items.nth(n).innerText()).replace(/\s+/g, " ");
+      for (const text of texts) assert.ok(said.includes(text), `${text} in ${said}`);
+    };
+    assert.equal(await items.count(), 4);
+    if (lang === "zh") {
+      await has(0, "已作决定 待发送", "尝试次数 3", "下次尝试", "最近的错误 status: the receiver answered 503");
+      await has(1, "已作决定 已放弃", "尝试次数 32", "最近的错误 connect_failed");
+      await has(2, "已作决定 已送达", "尝试次数 1");
+      await has(3, "任务完成 已放弃", "重新发送");
+    } else {
+      await has(0, "decision made pending", "Tries 3", "Next try", "Last fault status: the receiver answered 503");
+      await has(1, "decision made given up", "Tries 32", "Last fault connect_failed");
+      await has(2, "decision made delivered", "Tries 1");
+      await has(3, "job done given up", "Send again");
+    }
+    assert.doesNotMatch(await items.nth(2).innerText(), /Last fault|Next try|Send again|最近的错误|下次尝试|重新发送/);
+    await page.waitForFunction(() => [...document.images].every((image) => image.complete));
+    await accessible(page);
+    await fits(page);
+    await worded(page);
+    await panel.scrollIntoViewIfNeeded();
+    await shot(page, `job-deliveries-${lang}-390`);
+    // From the last link before it, key by key.
+    const again = panel.getByRole("button");
+    assert.equal(await again.count(), 2);
+    await page.locator(".links a").last().focus();
+    const press = async (key, until) => {
+      for (let i = 0; i < 5; i += 1) {
+        await page.keyboard.press(key);
+        if (await until()) return;
+      }
+      assert.fail(`${key} does not lead there`);
+    };
+    const onButton = (n) => () => again.nth(n).evaluate((button) => button === document.activeElement);
+    await press("Tab", onButton(0));
+    await press("Tab", onButton(1));
+    await page.keyboard.press("Enter");
+    await page.waitForFunction(() => document.querySelectorAll(".delivery-pending").length === 2);
+    assert.equal(await again.count(), 1);
+    assert.equal(await page.evaluate(() => document.activeElement.id), "deliveries-title", "the focus is not lost");
+    await page.locator("#announce", { hasText: lang === "zh" ? "将重新发送" : "It will be sent again" }).waitFor({ state: "attached" });
+    const kept = (await (await fetch(`${own.base}v1/webhooks/deliveries?state=dead`)).json()).deliveries;
+    assert.deepEqual(kept.map((one) => one.id), ["d-3", "d-0"]);
+    await close();
+  }
+});
+
+test("who may only read sees the calls and sends none; a job without calls says nothing of them", async () => {
+  const { page, close } = await open(locked.base);
+  await page.getByLabel("API key").fill("vs_reader");
+  await page.keyboard.press("Enter");
+  await page.getByRole("link", { name: "talking-head.mp4" }).first().click();
+  const panel = page.getByRole("region", { name: "Webhook calls about this job" });
+  await panel.waitFor();
+  assert.equal(await panel.locator(".delivery-dead").count(), 2);
+  assert.equal(await panel.getByRole("button").count(), 0);
+  await page.waitForFunction(() => [...document.images].every((image) => image.complete));
+  await page.goto(locked.base + job("label-stripped"));
+  await page.getByRole("heading", { name: "label-stripped.mp4" }).waitFor();
+  await page.locator("#facts-title").waitFor();
+  // Until its calls, of which there are none, were asked for.
+  await page.waitForLoadState("networkidle");
+  assert.equal(await panel.count(), 0);
+  await close(/status of 401/);
+});
+
 test("the server goes away and comes back", async () => {
   const { page, close } = await open(mock.base);
   await page.locator(".jobs tbody tr").first().waitFor();

@@ -20,7 +20,9 @@ use super::problem::{Code, Problem};
 use super::upload::Bounded;
 use crate::serve::model::{Job, JobId};
 use crate::serve::policy::{self, DryRun, PolicyView};
-use crate::serve::store::{AuditEntry, Cursor, Delivery, DeliveryState, JobFilter, Scope, Store};
+use crate::serve::store::{
+    AuditEntry, Cursor, Delivery, DeliveryState, JobFilter, Scope, Store, Tenant,
+};
 
 /// Reports that a dry run judges, the newest first.
 const MOST_DRY: usize = 10_000;
@@ -280,11 +282,13 @@ pub async fn audit(
     if query.before.is_some_and(|before| before < 0) {
         return Err(Problem::new(Code::BadParameter, "before must not be negative"));
     }
-    let tenant = caller.tenant.name;
-    let entries = app
+    let Tenant { name, created, .. } = caller.tenant;
+    let mut entries = app
         .read("reading the audit log", move |s| {
-            s.audit(Some(&tenant), query.job, query.before, limit)
+            s.audit(Some(&name), query.job, query.before, limit)
         })
         .await?;
+    // What is older is of a tenant that had this name before and was removed.
+    entries.retain(|entry| entry.at >= created);
     Ok(Json(AuditPage { entries }))
 }

@@ -118,7 +118,8 @@ fn nobody(app: &App) -> Result<Caller, Problem> {
     let tenant = app.store.tenant(NO_AUTH_TENANT);
     let tenant = tenant.map_err(|e| Problem::internal("reading the tenant", &e))?;
     let Some(tenant) = tenant else {
-        return Err(Problem::internal("reading the tenant", &"default is gone"));
+        let detail = "the tenant default was removed and is being made anew";
+        return Err(Problem::new(Code::Busy, detail).retry_after(2));
     };
     Ok(Caller { tenant, key: "no-auth".into(), scopes: Scope::ALL.into() })
 }

@@ -25,7 +25,9 @@ use crate::serve::live::LiveEvent;
 use crate::serve::model::{
     Action, Decision, Job, JobId, JobState, Priority, Source, Time, Verdict,
 };
-use crate::serve::store::{Cursor, Idempotency, JobFilter, NewJob, Scope, Submission};
+use crate::serve::store::{
+    Cursor, Delivery, Idempotency, JobFilter, NewJob, Scope, Store, Submission,
+};
 
 /// What a form has beside its file.
 const FORM_BYTES: u64 = 64 << 10;
@@ -37,6 +39,8 @@ const MOST_KEY: usize = 255;
 /// Jobs in one answer.
 const DEFAULT_LIMIT: usize = 50;
 const MOST_LIMIT: usize = 200;
+/// Deliveries of one job in an answer: each decision makes one.
+const MOST_DELIVERIES: usize = 100;
 /// Seconds after which a client may ask again where there is no room.
 const RETRY: u64 = 2;
 
@@ -161,9 +165,7 @@ pub async fn submit(
             if length(request.headers()).is_some_and(|n| n > most.saturating_add(FORM_BYTES)) {
                 return Err(upload::too_large(most));
             }
-            let place = app.uploads.clone().try_acquire_owned().map_err(|_| {
-                Problem::new(Code::Busy, "too many uploads at the same time").retry_after(later(id))
-            })?;
+            let place = app.uploads.take(&caller.tenant.name)?;
             let (wanted, source, received) =
                 read_form(request, &app.data.join("uploads"), id, most).await?;
             (wanted, source, Some((received, place)))
@@ -227,11 +229,6 @@ pub async fn submit(
 
 fn full() -> Problem {
     Problem::new(Code::QueueFull, "as many jobs wait as may").retry_after(RETRY)
-}
-
-/// One to three seconds, so that those who are refused together do not come back together.
-fn later(id: JobId) -> u64 {
-    1 + u64::from(id.as_bytes()[15]) % 3
 }
 
 fn length(headers: &HeaderMap) -> Option<u64> {
@@ -651,6 +648,36 @@ pub async fn decisions(
     let tenant = caller.tenant.name;
     let decisions = app.read("reading decisions", move |s| s.decisions(&tenant, id)).await?;
     Ok(Json(DecisionList { decisions }))
+}
+
+/// A job's webhook deliveries, the newest first.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct JobDeliveries {
+    deliveries: Vec<Delivery>,
+}
+
+/// List a job's webhook deliveries
+///
+/// The newest 100.
+#[utoipa::path(
+    get,
+    path = "/v1/jobs/{id}/deliveries",
+    tag = "webhooks",
+    params(Id),
+    responses((status = 200, description = "The deliveries", body = JobDeliveries),
+        (status = 404, description = "No such job"))
+)]
+pub async fn deliveries(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Id(id): Id,
+) -> Result<Json<JobDeliveries>, Problem> {
+    caller.may(Scope::Read)?;
+    let tenant = caller.tenant.name;
+    app.job(&tenant, id).await?;
+    let list = move |store: &Store| store.deliveries_of(&tenant, id, MOST_DELIVERIES);
+    let deliveries = app.read("listing deliveries", list).await?;
+    Ok(Json(JobDeliveries { deliveries }))
 }
 
 #[cfg(test)]

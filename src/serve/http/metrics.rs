@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::serve::store::Counts;
+use crate::serve::model::Time;
+use crate::serve::store::{Counts, DeliveryCounts};
 
 /// Upper bounds of the histogram of answering times, in seconds.
 const BOUNDS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
@@ -25,6 +26,7 @@ pub struct Metrics {
 /// What is measured when it is asked for.
 pub struct Gauges {
     pub counts: Counts,
+    pub deliveries: DeliveryCounts,
     pub connections: usize,
     pub refused: usize,
     pub uploads: usize,
@@ -85,7 +87,14 @@ impl Metrics {
         {
             line(&mut out, &format!("veriscope_jobs_ended_total{{state=\"{how}\"}}"), n as f64);
         }
-        let oldest = c.oldest.map_or(0, |t| crate::serve::model::Time::now().0 - t.0).max(0);
+        let webhooks = &now.deliveries;
+        let name = "veriscope_deliveries_ended_total";
+        head(&mut out, name, "counter", "Webhook deliveries that were taken or given up.");
+        for (how, n) in [("delivered", webhooks.delivered), ("dead", webhooks.dead)] {
+            line(&mut out, &format!("{name}{{state=\"{how}\"}}"), n as f64);
+        }
+        let age =
+            |since: Option<Time>| since.map_or(0, |t| Time::now().0 - t.0).max(0) as f64 / 1e3;
         let uploaded = self.uploaded.load(Ordering::Relaxed);
         for (name, kind, help, value) in [
             ("veriscope_jobs_running", "gauge", "Jobs in work.", c.running as f64),
@@ -95,13 +104,25 @@ impl Metrics {
                 "veriscope_oldest_waiting_seconds",
                 "gauge",
                 "Age of the job that waits longest.",
-                oldest as f64 / 1e3,
+                age(c.oldest),
             ),
             (
                 "veriscope_jobs_reused_total",
                 "counter",
                 "Jobs answered with an earlier report.",
                 ended.reused as f64,
+            ),
+            (
+                "veriscope_deliveries_pending",
+                "gauge",
+                "Webhook deliveries that are to be made.",
+                webhooks.pending as f64,
+            ),
+            (
+                "veriscope_oldest_delivery_seconds",
+                "gauge",
+                "Age of the oldest of them.",
+                age(webhooks.oldest),
             ),
             ("veriscope_connections", "gauge", "Open connections.", now.connections as f64),
             (
@@ -154,6 +175,7 @@ mod tests {
         metrics.answered("GET", "/v1/jobs", 200, Duration::from_millis(1));
         let gauges = Gauges {
             counts: Counts::default(),
+            deliveries: DeliveryCounts { delivered: 5, dead: 2, ..DeliveryCounts::default() },
             connections: 3,
             refused: 0,
             uploads: 1,
@@ -171,6 +193,9 @@ mod tests {
             "requests_total{method=\"GET\",route=\"/v1/jobs\",status=\"200\"} 1\n",
             "veriscope_connections 3\n",
             "veriscope_policy_error 1\n",
+            "veriscope_deliveries_ended_total{state=\"delivered\"} 5\n",
+            "veriscope_deliveries_ended_total{state=\"dead\"} 2\n",
+            "veriscope_oldest_delivery_seconds 0\n",
         ] {
             assert!(text.contains(said), "{said} in\n{text}");
         }

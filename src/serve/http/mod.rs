@@ -23,6 +23,7 @@ use utoipa_axum::routes;
 
 use self::listen::Connections;
 use self::metrics::{Gauges, Metrics};
+use self::places::Places;
 use self::problem::{Code, Problem};
 use super::live::Hub;
 use super::model::{Job, JobId, JobState};
@@ -41,6 +42,7 @@ pub mod listen;
 mod metrics;
 mod multipart;
 mod openapi;
+mod places;
 pub mod problem;
 mod reports;
 mod upload;
@@ -56,8 +58,7 @@ pub struct App {
     /// Requests need no keys and are the tenant's [`NO_AUTH_TENANT`].
     pub no_auth: bool,
     /// Uploads that may be received at the same time.
-    uploads: Arc<Semaphore>,
-    most_uploads: usize,
+    uploads: Arc<Places>,
     dry_runs: Arc<Semaphore>,
     limiter: auth::Limiter,
     metrics: Metrics,
@@ -82,8 +83,8 @@ impl App {
             policies,
             data,
             no_auth,
-            uploads: Arc::new(Semaphore::new(most_uploads)),
-            most_uploads,
+            // Without keys there is one tenant.
+            uploads: Places::new(most_uploads, !no_auth),
             dry_runs: Arc::new(Semaphore::new(1)),
             limiter: auth::Limiter::default(),
             metrics: Metrics::default(),
@@ -136,6 +137,7 @@ pub fn router(app: Arc<App>) -> Result<Router, serde_json::Error> {
         .routes(routes!(events::events))
         .routes(routes!(jobs::decide))
         .routes(routes!(jobs::decisions))
+        .routes(routes!(jobs::deliveries))
         .routes(routes!(reports::report))
         .routes(routes!(reports::media))
         .routes(routes!(reports::previews))
@@ -257,15 +259,16 @@ async fn readyz(State(app): State<Arc<App>>) -> Result<&'static str, Problem> {
         content_type = "text/plain")),
     security(())
 )]
-async fn prometheus(State(app): State<Arc<App>>) -> Response {
+async fn prometheus(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     let gauges = Gauges {
         counts: app.store.counts(),
+        deliveries: app.read("counting webhook deliveries", Store::delivery_counts).await?,
         connections: app.connections.open.load(Ordering::Relaxed),
         refused: app.connections.refused.load(Ordering::Relaxed),
-        uploads: app.most_uploads - app.uploads.available_permits(),
+        uploads: app.uploads.in_use(),
         watchers: app.watchers.load(Ordering::Relaxed),
         policy_error: app.policies.status().error.is_some(),
     };
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    (StatusCode::OK, [(CONTENT_TYPE, kind)], app.metrics.text(&gauges)).into_response()
+    Ok((StatusCode::OK, [(CONTENT_TYPE, kind)], app.metrics.text(&gauges)).into_response())
 }

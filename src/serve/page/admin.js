@@ -4,6 +4,7 @@ import { api } from "./api.js";
 import { h, toast } from "./dom.js";
 import { percent, t, when } from "./i18n.js";
 import { actionBadge, facts, notice, problemText } from "./chips.js";
+import { tries } from "./deliveries.js";
 import { line, term, word } from "./words.js";
 
 export class PoliciesView {
@@ -108,7 +109,7 @@ export class DeliveriesView {
   show(page, appended) {
     const col = (key) => h("th", { scope: "col" }, t(key));
     const rows = page.deliveries.map((one) => {
-      const row = h("tr", {}, h("th", { scope: "row" }, term("event", one.event), h("div", { class: "hint" }, when(one.created))), h("td", {}, one.job && h("a", { href: `#/job/${one.job}` }, one.job.slice(-12))), h("td", { class: "number" }, String(one.attempts)), h("td", { lang: "en" }, one.last_error ?? ""), h("td", {}, one.state === "pending" ? when(one.next_at) : ""),
+      const row = h("tr", {}, h("th", { scope: "row" }, term("event", one.event), h("div", { class: "hint" }, when(one.created))), h("td", {}, one.job && h("a", { href: `#/job/${one.job}` }, one.job.slice(-12))), h("td", { class: "number" }, tries(one)), h("td", { lang: "en" }, one.last_error ?? ""), h("td", {}, one.state === "pending" ? when(one.next_at) : ""),
         h("td", {}, one.state !== "pending" && h("button", { type: "button", onclick: async (event) => {
           event.target.disabled = true;
           try {

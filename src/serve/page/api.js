@@ -68,6 +68,7 @@ export const api = {
   job: (id, signal) => request("GET", job(id), { signal }),
   remove: (id) => request("DELETE", job(id)),
   decide: (id, decision) => request("POST", `${job(id)}/decision`, { body: JSON.stringify(decision), type: "application/json" }),
+  jobDeliveries: (id) => request("GET", `${job(id)}/deliveries`),
   decisions: (id, signal) => request("GET", `${job(id)}/decisions`, { signal }),
   previews: (id, signal) => request("GET", `${job(id)}/previews`, { signal }),
   report: (id, signal) => request("GET", `/v1/report/${encodeURIComponent(id)}?format=json`, { signal }),

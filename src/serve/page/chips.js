@@ -11,6 +11,8 @@ export const actionBadge = (action, large = false) => h("span", { class: `badge 
 
 export const stateBadge = (state) => h("span", { class: `badge state-${state}` }, term("state", state));
 
+export const deliveryBadge = (state) => h("span", { class: `badge delivery-${state}` }, t(`deliveries.${state}`));
+
 export const verdictBadge = (verdict) => h("span", { class: `badge verdict-${verdict}` }, h("span", { "aria-hidden": "true" }, `${SIGNS[verdict] ?? "·"} `), term("verdict", verdict));
 
 /** A detector's most suspicious stretch: its name, a bar and its probability. */

@@ -5,6 +5,7 @@ import { announce, byId, h, modal, s, toast, typing } from "./dom.js";
 import { bytes, language, moment, percent, t, when } from "./i18n.js";
 import { actionBadge, facts, jobName, notice, problemText, stateBadge } from "./chips.js";
 import { announceOutcome, decideDialog, decidePanel } from "./decide.js";
+import { DeliveriesPanel } from "./deliveries.js";
 import { heatFigure } from "./heat.js";
 import { Player } from "./player.js";
 import { remembered } from "./queue.js";
@@ -22,6 +23,7 @@ const english = (text) => h("span", { lang: "en" }, text);
 export class JobView {
   constructor(main, id, session) {
     Object.assign(this, { main, id, session, job: null, report: null, previews: NO_PREVIEWS, decisions: [], stopped: false, at: 0 });
+    this.deliveries = new DeliveriesPanel(id, session);
     this.onKey = (event) => this.key(event);
     document.addEventListener("keydown", this.onKey);
     main.replaceChildren(this.backLink(), h("p", { class: "hint", role: "status" }, t("app.loading")));
@@ -34,6 +36,7 @@ export class JobView {
     clearInterval(this.timer);
     this.player?.stop();
     this.timeline?.stop();
+    this.deliveries.stop();
     document.removeEventListener("keydown", this.onKey);
   }
 
@@ -200,8 +203,9 @@ export class JobView {
     if (report) left.push(this.reasons());
     this.facts = h("section", { class: "panel", "aria-labelledby": "facts-title" });
     this.aside = h("aside", { "aria-label": t("decide.title") });
-    this.main.replaceChildren(this.backLink(), title, chips, this.outcome(), h("div", { class: "columns" }, h("div", { class: "column" }, left.filter(Boolean)), this.aside, this.facts), this.bar());
+    this.main.replaceChildren(this.backLink(), title, chips, this.outcome(), h("div", { class: "columns" }, h("div", { class: "column" }, left.filter(Boolean)), this.aside, this.facts, this.deliveries.element), this.bar());
     this.showAside();
+    if (finished) this.deliveries.load();
     if (this.timeline) {
       const regions = [...(report?.labels ?? []).map((one) => ({ ...one, text: word("system", one.system) })), ...(report?.strip_evidence ?? []).map((one) => ({ ...one, text: word("evidence", one.kind) }))].filter((one) => one.region);
       this.player.set({ lanes: this.lanes, regions, thumbnails: this.previews.thumbnails, duration: this.duration(), size: this.size() });
@@ -378,6 +382,7 @@ export class JobView {
         this.decisions = list.decisions;
         this.showAside();
         byId("decide")?.querySelector("button")?.focus({ preventScroll: true });
+        this.deliveries.load();
       }, (problem) => toast(problemText(problem), "bad"));
     };
     this.decided = decided;

@@ -47,6 +47,7 @@ static ASSETS: LazyLock<Vec<Asset>> = LazyLock::new(|| {
         "/assets/boot.js" "boot.js" JS,
         "/assets/chips.js" "chips.js" JS,
         "/assets/decide.js" "decide.js" JS,
+        "/assets/deliveries.js" "deliveries.js" JS,
         "/assets/dom.js" "dom.js" JS,
         "/assets/heat.js" "heat.js" JS,
         "/assets/i18n.js" "i18n.js" JS,

@@ -18,7 +18,8 @@ pub struct AuditEntry {
     /// The API key's name; empty: the service itself.
     pub key: String,
     /// `job.accepted`; then exactly one of `job.done`, `job.failed` and `job.cancelled`; later
-    /// `job.decided`, `job.deleted`, `job.expired`. Also `tenant.set`, `key.added`, `key.revoked`.
+    /// `job.decided`, `job.deleted`, `job.expired`. Also `delivery.replayed`, `tenant.set`,
+    /// `tenant.removed`, `key.added`, `key.revoked`.
     pub what: String,
     #[schema(value_type = Option<uuid::Uuid>)]
     pub job: Option<JobId>,

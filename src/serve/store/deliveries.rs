@@ -1,5 +1,9 @@
 //! Webhook calls that are to be made, were made or were given up.
 
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -38,6 +42,29 @@ pub struct Delivery {
     pub last_error: Option<String>,
 }
 
+/// How a store's deliveries stand, for metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct DeliveryCounts {
+    pub pending: u64,
+    /// When the oldest of those was made.
+    pub oldest: Option<Time>,
+    /// Taken by their receivers and given up since the store was opened.
+    pub delivered: u64,
+    pub dead: u64,
+}
+
+/// How long pending deliveries need not be counted again: all of them are gone through.
+const COUNTED: Duration = Duration::from_secs(1);
+
+/// What is counted of deliveries.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    delivered: AtomicU64,
+    dead: AtomicU64,
+    /// Pending ones, when they were counted last.
+    pending: std::sync::Mutex<Option<(Instant, u64, Option<Time>)>>,
+}
+
 /// What a webhook is told.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct WebhookBody<'a> {
@@ -71,6 +98,13 @@ pub(super) fn add(
     })
     .map_err(&fail)?;
     Ok(())
+}
+
+/// When a delivery was made, by its id: indexes have the id and not the time, and the rows themselves
+/// are too large to look at each.
+fn made(id: [u8; 16]) -> Time {
+    let [a, b, c, d, e, f, ..] = id;
+    Time(i64::from_be_bytes([0, 0, a, b, c, d, e, f]))
 }
 
 const COLUMNS: &str = "id, tenant, job, event, body, state, attempts, created, next_at, last_error";
@@ -140,6 +174,7 @@ impl Store {
         self.change(
             "UPDATE deliveries SET state = 'delivered', last_error = NULL WHERE id = ?1",
             move |q| q.execute(params![id.into_bytes()]),
+            |tally| Some(&tally.delivered),
         )
     }
 
@@ -154,6 +189,7 @@ impl Store {
             "UPDATE deliveries SET attempts = attempts + 1, state = ?2, last_error = ?3,
              next_at = coalesce(?4, next_at) WHERE id = ?1 AND state = 'pending'",
             move |q| q.execute(params![id.into_bytes(), word(&state), why, retry_at.map(|t| t.0)]),
+            move |tally| (state == DeliveryState::Dead).then_some(&tally.dead),
         )
     }
 
@@ -163,15 +199,76 @@ impl Store {
         execute: impl FnOnce(&mut rusqlite::CachedStatement<'_>) -> rusqlite::Result<usize>
         + Send
         + 'static,
+        counted: impl FnOnce(&Tally) -> Option<&AtomicU64> + Send + 'static,
     ) -> Pending<()> {
         let fail = self.sqlite();
         self.write(
             move |db| {
-                db.prepare_cached(sql).and_then(|mut q| execute(&mut q)).map_err(fail)?;
-                Ok(((), ()))
+                let changed =
+                    db.prepare_cached(sql).and_then(|mut q| execute(&mut q)).map_err(fail)?;
+                Ok(((), changed))
             },
-            |_, ()| {},
+            move |shared, changed| {
+                if let Some(count) = counted(&shared.tally) {
+                    // None where the delivery is gone, or is not pending any more.
+                    count.fetch_add(changed as u64, Ordering::Relaxed);
+                }
+            },
         )
+    }
+
+    /// How many deliveries wait, and what became of others.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn delivery_counts(&self) -> Result<DeliveryCounts, StoreError> {
+        let tally = &self.0.shared.tally;
+        // Held meanwhile: whoever asks at the same time waits for one count instead of making more.
+        let mut known = tally.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let (pending, oldest) = match *known {
+            Some((at, pending, oldest)) if at.elapsed() < COUNTED => (pending, oldest),
+            _ => {
+                let count = |db: &Connection| {
+                    db.prepare_cached(
+                        "SELECT count(*), min(id) FROM deliveries WHERE state = 'pending'",
+                    )?
+                    .query_row([], |row| {
+                        let n: i64 = row.get(0)?;
+                        Ok((n.unsigned_abs(), row.get::<_, Option<[u8; 16]>>(1)?.map(made)))
+                    })
+                };
+                let (pending, oldest) = self.read(|db| count(db).map_err(self.sqlite()))?;
+                *known = Some((Instant::now(), pending, oldest));
+                (pending, oldest)
+            }
+        };
+        Ok(DeliveryCounts {
+            pending,
+            oldest,
+            delivered: tally.delivered.load(Ordering::Relaxed),
+            dead: tally.dead.load(Ordering::Relaxed),
+        })
+    }
+
+    /// A job's deliveries, newest first, `limit` at most.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn deliveries_of(
+        &self,
+        tenant: &str,
+        job: JobId,
+        limit: usize,
+    ) -> Result<Vec<Delivery>, StoreError> {
+        let all = |db: &Connection| -> rusqlite::Result<Vec<Delivery>> {
+            let mut query = db.prepare_cached(&format!(
+                "SELECT {COLUMNS} FROM deliveries WHERE job = ?1 AND tenant = ?2
+                 ORDER BY id DESC LIMIT ?3"
+            ))?;
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            query.query_map(params![job.into_bytes(), tenant, limit], read)?.collect()
+        };
+        self.read(|db| all(db).map_err(self.sqlite()))
     }
 
     /// A tenant's deliveries, newest first, and where the listing goes on if it does.

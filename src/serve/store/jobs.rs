@@ -247,6 +247,15 @@ impl Store {
         self.0.shared.contents(tenant, sha256, &self.0.shared.options.fingerprint)
     }
 
+    /// Whether a content has a report by the present engine, and with it previews that are needed.
+    ///
+    /// # Errors
+    /// SQLite's.
+    pub fn is_judged(&self, tenant: &str, sha256: &str) -> Result<bool, StoreError> {
+        let print = &self.0.shared.options.fingerprint;
+        self.read(|db| rows::judged(db, tenant, sha256, print).map_err(self.sqlite()))
+    }
+
     /// The folder of a job's previews, where it was judged; whether there are any is not said.
     ///
     /// # Errors
@@ -673,20 +682,22 @@ impl Store {
                 delete(&path);
             }
         }
-        for tenant in entries(&shared.data.join("contents"))? {
-            for content in entries(&tenant)? {
+        for folder in entries(&shared.data.join("contents"))? {
+            for content in entries(&folder)? {
                 let name = |path: &Path| {
                     path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
                 };
-                let (tenant, content) = (name(&tenant), name(&content));
+                let (tenant, content) = (name(&folder), name(&content));
                 let judged = content.split_once('-').map(|(sha256, print)| {
                     let judged = |db: &Connection| rows::judged(db, &tenant, sha256, print);
                     self.read(|db| judged(db).map_err(self.sqlite()))
                 });
                 if !judged.transpose()?.unwrap_or(false) {
-                    delete(&shared.data.join("contents").join(&tenant).join(&content));
+                    delete(&folder.join(&content));
                 }
             }
+            // Where nothing is in it.
+            let _ = std::fs::remove_dir(folder);
         }
         Ok(())
     }

@@ -34,6 +34,7 @@ mod deliveries;
 mod inline;
 mod jobs;
 mod pending;
+mod removal;
 mod retention;
 mod rows;
 mod tenants;
@@ -42,7 +43,7 @@ mod tests;
 mod work;
 
 pub use audit::AuditEntry;
-pub use deliveries::{Delivery, DeliveryState, WebhookBody};
+pub use deliveries::{Delivery, DeliveryCounts, DeliveryState, WebhookBody};
 pub use inline::MOST_INLINE;
 pub use jobs::{
     Counts, Cursor, FetchTask, Finished, Idempotency, JobFilter, MAX_ATTEMPTS, NewJob, Submission,
@@ -57,6 +58,8 @@ const APPLICATION_ID: i64 = 0x5653_4353;
 /// Version of the tables, kept in `user_version`.
 const STORE_VERSION: i64 = 1;
 const TABLES: &str = include_str!("schema.sql");
+/// What stores of this version that were made earlier may lack.
+const LATER: &str = "CREATE INDEX IF NOT EXISTS deliveries_of_job ON deliveries (job, id)";
 
 /// Writes that may wait for the writer; who comes then waits, or is told that the store is full.
 const WAITING_WRITES: usize = 4096;
@@ -135,6 +138,7 @@ struct Shared {
     /// The same for those who fetch.
     fetch_came: tokio::sync::Notify,
     keys: tenants::Cache,
+    tally: deliveries::Tally,
     /// Transactions and the writes in them since the store was opened.
     commits: Arc<[AtomicU64; 2]>,
 }
@@ -162,23 +166,11 @@ impl Store {
     /// Another server works in the folder; it cannot be written; its database is damaged, foreign or
     /// of another version.
     pub fn open(data: &Path, options: StoreOptions) -> Result<Self, StoreError> {
-        let io = |path: &Path| {
-            let path = path.to_path_buf();
-            move |source| StoreError::Io { path, source }
-        };
         for folder in [data.to_path_buf(), data.join("uploads"), data.join("contents")] {
-            std::fs::create_dir_all(&folder).map_err(io(&folder))?;
+            std::fs::create_dir_all(&folder)
+                .map_err(|source| StoreError::Io { path: folder, source })?;
         }
-        let lock_path = data.join("lock");
-        let lock = File::create(&lock_path).map_err(io(&lock_path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(StoreError::Locked { path: data.into() }),
-            Err(TryLockError::Error(source)) => {
-                return Err(StoreError::Io { path: lock_path, source });
-            }
-        }
-        let store = Self::start(data, options, Some(lock))?;
+        let store = Self::start(data, options, Some(lock(data)?))?;
         store.recover()?;
         Ok(store)
     }
@@ -237,6 +229,7 @@ impl Store {
             work_came: Condvar::new(),
             fetch_came: tokio::sync::Notify::new(),
             keys: tenants::Cache::default(),
+            tally: deliveries::Tally::default(),
             commits: commits.clone(),
         });
         let (writes, waiting) = crossbeam_channel::bounded(WAITING_WRITES);
@@ -368,6 +361,20 @@ impl Shared {
     }
 }
 
+/// Locks a folder until the file is dropped.
+fn lock(data: &Path) -> Result<File, StoreError> {
+    let path = data.join("lock");
+    let lock = match File::create(&path) {
+        Ok(lock) => lock,
+        Err(source) => return Err(StoreError::Io { path, source }),
+    };
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Locked { path: data.into() }),
+        Err(TryLockError::Error(source)) => Err(StoreError::Io { path, source }),
+    }
+}
+
 fn connect(path: &Path) -> Result<Connection, StoreError> {
     let fail = |e: rusqlite::Error| sqlite_error(path, e);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
@@ -399,6 +406,7 @@ fn prepare(db: &mut Connection, path: &Path) -> Result<(), StoreError> {
         tx.pragma_update(None, "application_id", APPLICATION_ID).map_err(fail)?;
         tx.pragma_update(None, "user_version", STORE_VERSION).map_err(fail)?;
     }
+    tx.execute_batch(LATER).map_err(fail)?;
     tx.commit().map_err(fail)
 }
 

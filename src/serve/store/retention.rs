@@ -13,7 +13,7 @@ const KEEP_AUDIT_MS: i64 = 183 * DAY_MS;
 /// How long deliveries can be looked up and replayed once they were made or given up.
 const KEEP_DELIVERIES_MS: i64 = 30 * DAY_MS;
 /// Rows deleted in one write, so that others need not wait long.
-const AT_ONCE: i64 = 200;
+pub(super) const AT_ONCE: i64 = 200;
 
 /// How much a sweep deleted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -25,6 +25,20 @@ pub struct Swept {
     pub idempotency: usize,
 }
 
+/// Tenants that have rows in a table, whether or not they are still known.
+pub(super) fn owners(db: &Connection, table: &'static str) -> rusqlite::Result<Vec<String>> {
+    // A step in the index for each tenant, not for each row.
+    let mut query = db.prepare_cached(&format!(
+        "WITH RECURSIVE owners (tenant) AS (
+             SELECT min(tenant) FROM {table}
+             UNION ALL
+             SELECT (SELECT min(tenant) FROM {table} WHERE tenant > owners.tenant)
+             FROM owners WHERE owners.tenant IS NOT NULL)
+         SELECT tenant FROM owners WHERE tenant IS NOT NULL"
+    ))?;
+    query.query_map([], |row| row.get(0))?.collect()
+}
+
 impl Store {
     /// Deletes what is kept no longer at `now`: media and jobs with their reports and previews as
     /// their tenants say, webhook deliveries that were made or given up 30 days ago, idempotency keys
@@ -34,8 +48,9 @@ impl Store {
     /// SQLite's; what was deleted before stays deleted.
     pub fn sweep(&self, now: Time) -> Result<Swept, StoreError> {
         let mut swept = Swept::default();
-        for tenant in self.owners()? {
-            let settings = self.tenant(&tenant)?.unwrap_or_default();
+        for tenant in self.read(|db| owners(db, "jobs").map_err(self.sqlite()))? {
+            // Of one that was removed everything goes, which is not done here.
+            let Some(settings) = self.tenant(&tenant)? else { continue };
             let before = |ms: u64| now.0.saturating_sub(i64::try_from(ms).unwrap_or(i64::MAX));
             let media = before(settings.keep_media_s.saturating_mul(1_000));
             swept.media += self.all(|store| store.drop_media(&tenant, media))?;
@@ -69,25 +84,8 @@ impl Store {
         Ok(swept)
     }
 
-    /// Tenants that have jobs, whether or not they are still known.
-    fn owners(&self) -> Result<Vec<String>, StoreError> {
-        // A step in the index for each tenant, not for each job.
-        let all = |db: &Connection| -> rusqlite::Result<Vec<String>> {
-            let mut query = db.prepare_cached(
-                "WITH RECURSIVE owners (tenant) AS (
-                     SELECT min(tenant) FROM jobs
-                     UNION ALL
-                     SELECT (SELECT min(tenant) FROM jobs WHERE tenant > owners.tenant)
-                     FROM owners WHERE owners.tenant IS NOT NULL)
-                 SELECT tenant FROM owners WHERE tenant IS NOT NULL",
-            )?;
-            query.query_map([], |row| row.get(0))?.collect()
-        };
-        self.read(|db| all(db).map_err(self.sqlite()))
-    }
-
     /// Repeats until nothing is left to delete.
-    fn all(
+    pub(super) fn all(
         &self,
         mut some: impl FnMut(&Self) -> Result<usize, StoreError>,
     ) -> Result<usize, StoreError> {

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::super::model::Time;
-use super::{Pending, Store, StoreError, audit, from_json, json};
+use super::{Pending, Store, StoreError, audit, from_json, json, removal};
 
 /// How long a key or a tenant that was changed by another process may still be taken as it was.
 const CACHED: Duration = Duration::from_secs(2);
@@ -146,7 +146,7 @@ impl Cache {
         known.insert(hash, (Instant::now(), key));
     }
 
-    fn clear(&self) {
+    pub(super) fn clear(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
@@ -186,12 +186,20 @@ impl Store {
     /// Makes a tenant, or replaces its settings.
     ///
     /// # Errors
-    /// A bad name, a webhook without a secret, SQLite's.
+    /// A bad name, or that of a tenant that was removed while not all it had is deleted; a webhook
+    /// without a secret; SQLite's.
     pub fn put_tenant(&self, tenant: Tenant) -> Pending<()> {
         let fail = self.sqlite();
         self.write(
             move |db| {
                 tenant.check()?;
+                let name = &tenant.name;
+                let made = get(db, name).map_err(&fail)?.is_none();
+                if made && removal::has_any(db, name).map_err(&fail)? {
+                    return Err(StoreError::Invalid(format!(
+                        "tenant {name:?} was removed, and not all that it had is deleted yet"
+                    )));
+                }
                 db.prepare_cached(
                     "INSERT INTO tenants (name, settings) VALUES (?1, ?2)
                      ON CONFLICT DO UPDATE SET settings = excluded.settings",

@@ -912,6 +912,235 @@ fn a_sweep_deletes_what_is_kept_no_longer_and_no_more() {
 }
 
 #[test]
+fn media_goes_with_the_next_sweep_once_a_tenant_keeps_none() {
+    let s = place();
+    let keeps = |seconds| Tenant { keep_media_s: seconds, ..hooked("a") };
+    s.put_tenant(keeps(86_400)).wait().unwrap();
+    let job = s.accept(new("a"));
+    let media = s.put_upload(job.id);
+    assert!(s.judge(job.id, video(&s, job.id)).has_media);
+    // Answered from that report, with media of its own.
+    let again = NewJob { source: Source::Upload { name: "again.mp4".into() }, ..new("a") };
+    let (second, other) = (again.id, s.put_upload(again.id));
+    let Submission::Reused(_) = s.submit(again).wait().unwrap() else { panic!() };
+    // By path: never the store's to delete.
+    let file = s.data().join("film.mp4");
+    std::fs::write(&file, "film").unwrap();
+    let source = Source::Path { path: file.to_string_lossy().into_owned() };
+    let Submission::Reused(_) = s.submit(NewJob { source, ..new("a") }).wait().unwrap() else {
+        panic!()
+    };
+    // Not yet judged: needed, whatever is kept.
+    let waits = s.accept(NewJob { sha256: None, ..new("a") });
+    let needed = s.put_upload(waits.id);
+    let soon = || s.sweep(Time(Time::now().0 + 1)).unwrap();
+    assert_eq!(soon(), Swept::default());
+
+    let admin = Store::open_admin(s.data()).unwrap();
+    admin.put_tenant(keeps(0)).wait().unwrap();
+    assert_eq!(soon(), Swept { media: 2, ..Swept::default() });
+    assert!(gone(&media) && gone(&other));
+    assert!(file.exists() && needed.exists());
+    for id in [job.id, second] {
+        assert!(!s.job("a", id).unwrap().unwrap().has_media);
+        assert!(s.report("a", id).unwrap().is_some());
+    }
+    assert!(s.judge(waits.id, done(samples::failed())).state == JobState::Failed && gone(&needed));
+}
+
+#[test]
+fn deliveries_are_counted() {
+    let s = place();
+    let counts = || {
+        // Past the time for which a count holds.
+        std::thread::sleep(Duration::from_millis(1_050));
+        s.delivery_counts().unwrap()
+    };
+    assert_eq!(counts(), DeliveryCounts::default());
+    let begun = Time::now();
+    for _ in 0..3 {
+        let job = s.accept(NewJob { sha256: None, ..new("a") });
+        s.judge(job.id, done(samples::failed()));
+    }
+    let made = Time::now();
+    let found = counts();
+    assert_eq!((found.pending, found.delivered, found.dead), (3, 0, 0));
+    assert!((begun..=made).contains(&found.oldest.unwrap()), "{found:?}");
+    let [one, two, three] =
+        <[Delivery; 3]>::try_from(s.deliveries_due(Time::now(), 10).unwrap()).unwrap();
+    s.delivered(one.id).wait().unwrap();
+    s.delivery_failed(two.id, "status 500", Some(Time(made.0 + 60_000))).wait().unwrap();
+    s.delivery_failed(three.id, "no such host", None).wait().unwrap();
+    // A late failure of what is not pending, and what is gone, count for nothing.
+    s.delivery_failed(three.id, "late", None).wait().unwrap();
+    s.delivered(Uuid::now_v7()).wait().unwrap();
+    let found = counts();
+    assert_eq!((found.pending, found.delivered, found.dead), (1, 1, 1));
+    assert!((found.oldest.unwrap().0 - two.created.0).abs() <= 1_000, "{found:?}");
+    assert!(s.replay("a", three.id, "eve").wait().unwrap());
+    s.delivered(two.id).wait().unwrap();
+    let found = counts();
+    assert_eq!((found.pending, found.delivered, found.dead), (1, 2, 1));
+
+    // Each is its job's, and its job's tenant's.
+    let of = |tenant: &str, job| s.deliveries_of(tenant, job, 10).unwrap();
+    assert_eq!(of("a", two.job).iter().map(|d| d.id).collect::<Vec<_>>(), [two.id]);
+    assert_eq!(of("b", two.job), []);
+    let decision = Decision {
+        verdict: Verdict::Allow,
+        fake: None,
+        note: String::new(),
+        by: "eve".into(),
+        at: Time::now(),
+    };
+    s.decide("a", two.job, decision).wait().unwrap().unwrap();
+    let both: Vec<String> = of("a", two.job).into_iter().map(|d| d.event).collect();
+    assert_eq!(both, ["job.decided", "job.failed"]);
+    assert_eq!(s.deliveries_of("a", two.job, 1).unwrap()[0].event, "job.decided");
+    // In a folder of an earlier version the index is made when it is opened.
+    s.sql("DROP INDEX deliveries_of_job");
+    let s = s.again();
+    assert_eq!(s.deliveries_of("a", two.job, 10).unwrap().len(), 2);
+    s.sql("DROP INDEX deliveries_of_job");
+}
+
+/// Everything of a tenant in every table but the log, and folders of its own.
+fn rows_of(s: &Place, tenant: &str) -> usize {
+    let db = connect(&s.data().join("serve.sqlite")).unwrap();
+    let count = |table: &str, column: &str| -> usize {
+        let sql = format!("SELECT count(*) FROM {table} WHERE {column} = ?1");
+        db.query_row(&sql, [tenant], |row| row.get::<_, i64>(0)).unwrap() as usize
+    };
+    let tables = ["keys", "reports", "jobs", "idempotency", "deliveries"];
+    tables.iter().map(|table| count(table, "tenant")).sum::<usize>()
+        + count("tenants", "name")
+        + usize::from(s.data().join("contents").join(tenant).exists())
+}
+
+#[test]
+fn a_tenant_that_is_removed_takes_all_that_it_had_with_it() {
+    let s = place();
+    s.put_tenant(Tenant { keep_media_s: 3_600, ..hooked("a") }).wait().unwrap();
+    let (_, key) = s.add_key("a", "k", &BTreeSet::from([Scope::Submit])).wait().unwrap();
+    assert!(s.key(&key).unwrap().is_some());
+    // Done, decided and with media; of another tenant with the same content; waiting; at work; being
+    // fetched; and a file of the server's own.
+    let mark = Some(Idempotency { key: "k".into(), digest: "d".into() });
+    let ended = s.accept(NewJob { idempotency: mark, ..new("a") });
+    let media = s.put_upload(ended.id);
+    s.judge(ended.id, video(&s, ended.id));
+    let decision = Decision {
+        verdict: Verdict::Block,
+        fake: None,
+        note: String::new(),
+        by: "eve".into(),
+        at: Time::now(),
+    };
+    s.decide("a", ended.id, decision).wait().unwrap().unwrap();
+    let others = s.accept(new("b"));
+    s.judge(others.id, video(&s, others.id));
+    let file = s.data().join("film.mp4");
+    std::fs::write(&file, "film").unwrap();
+    let source = Source::Path { path: file.to_string_lossy().into_owned() };
+    let by_path = s.accept(NewJob { source, sha256: None, ..new("a") });
+    let at_work = s.next(Slot::Ordinary).unwrap();
+    assert_eq!(at_work.job.id, by_path.id);
+    let waits = s.accept(NewJob { sha256: None, ..new("a") });
+    let waiting_media = s.put_upload(waits.id);
+    let fetched = s.accept(url("a"));
+    let theirs = s.accept(NewJob { sha256: None, ..new("b") });
+    for tenant in ["a", "b"] {
+        let id = if tenant == "a" { ended.id } else { others.id };
+        let previews = s.previews_path(tenant, id).unwrap().unwrap();
+        std::fs::create_dir_all(&previews).unwrap();
+        std::fs::write(previews.join("index.json"), "{}").unwrap();
+    }
+    // More than one write deletes.
+    s.sql(
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 450)
+         INSERT INTO deliveries SELECT randomblob(16), 'a', randomblob(16), 'job.done', '{}',
+         'dead', 1, 0, 0, NULL FROM n",
+    );
+    s.sql(
+        "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 450)
+         INSERT INTO jobs (id, tenant, state, priority, source, name, declared_ai, submitted_at,
+         finished_at, media) SELECT randomblob(16), 'a', 'failed', 'batch', '{\"kind\":\"upload\",
+         \"name\":\"x\"}', 'x', 0, 0, 0, 0 FROM n",
+    );
+    let of_b = rows_of(&s, "b");
+    assert_eq!(of_b, 1 + 2 + 1 + 1);
+    let of_a = s.audit(Some("a"), None, None, 1_000).unwrap().len();
+
+    // By the command beside the server: the keys are worthless at once, and nobody else gets the name.
+    let admin = Store::open_admin(s.data()).unwrap();
+    assert!(!admin.remove_tenant("nobody").wait().unwrap());
+    assert!(admin.remove_tenant("a").wait().unwrap());
+    assert!(!admin.remove_tenant("a").wait().unwrap());
+    assert_eq!(admin.key(&key).unwrap(), None);
+    assert!(admin.leaves_anything("a").unwrap() && !admin.leaves_anything("b").unwrap());
+    assert!(admin.lock_out().unwrap().is_none());
+    let refused = admin.put_tenant(Tenant::named("a")).wait().unwrap_err().to_string();
+    assert!(refused.contains("not all that it had is deleted"), "{refused}");
+    assert_eq!(s.removed_tenants().unwrap(), ["a"]);
+    // Nothing is kept for the time that holds where nothing else is said.
+    assert_eq!(s.sweep(Time(Time::now().0 + 40 * DAY_MS)).unwrap().jobs, 0);
+
+    // The server notices.
+    let mut cancelled = Vec::new();
+    s.purge("a", |id| cancelled.push(id)).unwrap();
+    cancelled.sort();
+    assert_eq!(cancelled, [by_path.id, waits.id, fetched.id]);
+    assert!(at_work.cancel.load(Ordering::SeqCst));
+    assert_eq!((rows_of(&s, "a"), rows_of(&s, "b")), (0, of_b));
+    assert!(!media.exists() && !waiting_media.exists() && file.exists());
+    assert!(s.removed_tenants().unwrap().is_empty() && !s.leaves_anything("a").unwrap());
+    let counts = s.counts();
+    assert_eq!((counts.running, counts.fetching, counts.normal), (0, 0, 1));
+    assert_eq!(counts.ended.cancelled, 3);
+    // What was at work comes to nothing, also where it is put back.
+    assert!(!s.finish(by_path.id, done(samples::failed())).wait().unwrap());
+    s.requeue(waits.id).wait().unwrap();
+    assert_eq!(s.next(Slot::Ordinary).unwrap().job.id, theirs.id);
+    // The log stays.
+    assert_eq!(s.whats(ended.id), ["job.accepted", "job.done", "job.decided", "job.deleted"]);
+    assert_eq!(s.whats(waits.id), ["job.accepted", "job.cancelled"]);
+    let log = s.audit(Some("a"), None, None, 1_000).unwrap();
+    assert!(log.len() > of_a && log.iter().any(|e| e.what == "tenant.removed"));
+    assert!(log.iter().any(|e| e.what == "key.revoked"));
+
+    // The name is free, and what came too late for the old tenant was not taken for the new one's.
+    let late = s.accept(NewJob { sha256: None, ..new("a") });
+    assert!(admin.put_tenant(Tenant::named("a")).wait().is_err());
+    s.purge("a", |_| {}).unwrap();
+    assert_eq!(s.job("a", late.id).unwrap(), None);
+    admin.put_tenant(Tenant::named("a")).wait().unwrap();
+    let fresh = s.accept(new("a"));
+    s.purge("a", |_| panic!("it is known")).unwrap();
+    assert_eq!(s.job("a", fresh.id).unwrap().unwrap().state, JobState::Queued);
+    assert_eq!(s.keys("a").unwrap(), []);
+}
+
+#[test]
+fn without_a_server_whoever_removes_a_tenant_deletes_what_it_had() {
+    let s = place();
+    let job = s.accept(NewJob { sha256: None, ..new("a") });
+    let media = s.put_upload(job.id);
+    std::fs::create_dir_all(s.contents_path("a", "00ff")).unwrap();
+    let Place { dir, store } = s;
+    drop(store);
+    let admin = Store::open_admin(dir.path()).unwrap();
+    assert!(admin.remove_tenant("a").wait().unwrap());
+    let lock = admin.lock_out().unwrap().unwrap();
+    assert!(matches!(Store::open(dir.path(), options(1)), Err(StoreError::Locked { .. })));
+    admin.purge("a", |_| {}).unwrap();
+    drop((lock, admin));
+    let store = Store::open(dir.path(), options(100)).unwrap();
+    let s = Place { dir, store };
+    assert!(!media.exists());
+    assert_eq!((rows_of(&s, "a"), s.counts().normal), (0, 0));
+}
+
+#[test]
 fn a_row_that_cannot_be_read_is_an_error_and_stops_nothing_else() {
     let s = place();
     let bad = s.accept(NewJob { sha256: None, ..new("a") });
