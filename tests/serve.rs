@@ -1054,6 +1054,15 @@ fn the_document_describes_itself_and_the_page_is_there() {
     for path in ["/v1/jobs", "/v1/jobs/{id}/events", "/v1/report/{id}", "/metrics", "/readyz"] {
         assert!(document["paths"][path].is_object(), "{path}");
     }
+    // Two operations of one name would be one function of a generated client.
+    let operations = document["paths"].as_object().unwrap().values();
+    let operations = operations.flat_map(|path| path.as_object().unwrap().values());
+    let mut names: Vec<&str> = operations.filter_map(|o| o["operationId"].as_str()).collect();
+    let all = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), all, "{names:?}");
+    assert!(all > 20, "{names:?}");
     let page = server.get("/");
     assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
     assert!(page.header("content-security-policy").unwrap().contains("default-src 'self'"));

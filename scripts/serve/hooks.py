@@ -1,4 +1,4 @@
-"""What schemathesis cannot make by itself: policies, and what is read of pictures."""
+"""What schemathesis cannot make by itself: policies, and what is read of pictures and media."""
 
 import schemathesis
 from hypothesis import strategies as st
@@ -11,6 +11,6 @@ POLICIES = [
 schemathesis.openapi.media_type("application/toml", st.sampled_from(POLICIES))
 
 
-@schemathesis.deserializer("image/jpeg", "application/octet-stream")
+@schemathesis.deserializer("image/*", "audio/*", "video/*", "application/octet-stream")
 def as_text(ctx, response):
     return response.content.decode("latin-1")

@@ -662,6 +662,7 @@ pub struct JobDeliveries {
 #[utoipa::path(
     get,
     path = "/v1/jobs/{id}/deliveries",
+    operation_id = "job_deliveries",
     tag = "webhooks",
     params(Id),
     responses((status = 200, description = "The deliveries", body = JobDeliveries),

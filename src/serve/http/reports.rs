@@ -114,17 +114,16 @@ fn prefers_html(headers: &HeaderMap) -> bool {
 
 /// Read a job's media
 ///
-/// Where the tenant keeps media; a range of bytes where the header `Range` asks for one.
+/// Where the tenant keeps media; a range of bytes where the header `Range` asks for one. The type is
+/// what the first bytes say (`application/octet-stream` for what no browser plays or shows).
 #[utoipa::path(
     get,
     path = "/v1/jobs/{id}/media",
     tag = "reports",
     params(Id),
     responses(
-        (status = 200, description = "The media", body = Vec<u8>,
-            content_type = "application/octet-stream"),
-        (status = 206, description = "A part of it", body = Vec<u8>,
-            content_type = "application/octet-stream"),
+        (status = 200, description = "The media", body = Vec<u8>, content_type = "*/*"),
+        (status = 206, description = "A part of it", body = Vec<u8>, content_type = "*/*"),
         (status = 404, description = "No such job, or its media was deleted"),
         (status = 416, description = "No such range (`range_not_satisfiable`)"))
 )]
