@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::App;
 use super::auth::Caller;
 use super::files;
+use super::openapi::Binary;
 use super::problem::Problem;
 use crate::media::{DecodeOptions, Event, Frame, Limits, Source};
 use crate::report::HeatMap;
@@ -35,7 +36,7 @@ const QUALITY: u8 = 85;
     params(super::extract::Id,
         ("file" = String, Path, description = "`<segment>.jpg`", pattern = "^[0-9]{1,6}\\.jpg$")),
     responses(
-        (status = 200, description = "A JPEG picture", body = Vec<u8>, content_type = "image/jpeg"),
+        (status = 200, description = "A JPEG picture", body = inline(Binary), content_type = "image/jpeg"),
         (status = 404, description = "No such job, or its segment has no heat map"))
 )]
 pub async fn heat_map(

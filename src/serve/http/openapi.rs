@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 use utoipa::openapi::RefOr;
-use utoipa::openapi::schema::{Object, Schema};
+use utoipa::openapi::schema::{Object, Schema, SchemaType};
 use utoipa::{OpenApi, PartialSchema, ToSchema};
 
 use super::jobs::{DetectorName, DispositionName};
@@ -37,6 +37,17 @@ impl ToSchema for ReportSchema {
         "Report".into()
     }
 }
+
+/// Bytes that are not JSON: OpenAPI 3.1 gives them no schema, the content type says what they are.
+pub struct Binary;
+
+impl PartialSchema for Binary {
+    fn schema() -> RefOr<Schema> {
+        Object::with_type(SchemaType::AnyValue).into()
+    }
+}
+
+impl ToSchema for Binary {}
 
 /// The document as it is served: with the report's schema, how keys are given, the webhook, and the
 /// problems that any request may be answered with.

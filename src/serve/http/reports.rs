@@ -15,6 +15,7 @@ use super::auth::Caller;
 use super::extract::{Id, Params};
 use super::files;
 use super::jobs::not_finished;
+use super::openapi::Binary;
 use super::problem::{Code, Problem};
 use crate::serve::plain;
 use crate::serve::report_html::report_html;
@@ -122,8 +123,8 @@ fn prefers_html(headers: &HeaderMap) -> bool {
     tag = "reports",
     params(Id),
     responses(
-        (status = 200, description = "The media", body = Vec<u8>, content_type = "*/*"),
-        (status = 206, description = "A part of it", body = Vec<u8>, content_type = "*/*"),
+        (status = 200, description = "The media", body = inline(Binary), content_type = "*/*"),
+        (status = 206, description = "A part of it", body = inline(Binary), content_type = "*/*"),
         (status = 404, description = "No such job, or its media was deleted"),
         (status = 416, description = "No such range (`range_not_satisfiable`)"))
 )]
@@ -173,7 +174,7 @@ pub async fn previews(
     tag = "reports",
     params(Id, ("file" = String, Path, description = "A name out of the list")),
     responses(
-        (status = 200, description = "A JPEG picture", body = Vec<u8>, content_type = "image/jpeg"),
+        (status = 200, description = "A JPEG picture", body = inline(Binary), content_type = "image/jpeg"),
         (status = 404, description = "No such job or preview"))
 )]
 pub async fn preview(
